@@ -1,0 +1,317 @@
+//! The body that both crossings hand to async code.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+
+use crate::error::BoxError;
+
+/// An [`http_body::Body`] of [`Bytes`]: what async code gets from this crate, as a response's body from
+/// [`WsgiService`](crate::WsgiService) or as a request's body from [`Next`](crate::Next).
+///
+/// It is `Send`, `Unpin`, and of one type whatever is in it. A body put into it by [`new`](Self::new) comes out unchanged; one
+/// that is a `Body` already is not wrapped again.
+///
+/// # End and errors
+/// The end of the body is its true end. One that was cut off (its producer failed, panicked, vanished, or fell short of the declared
+/// length) yields an error, so that hyper cuts the connection or resets the stream. Errors of this crate are an
+/// [`Error`](crate::Error); those of a wrapped body are passed on as they are.
+///
+/// # Cancellation
+/// Dropping the body stops what produces it: at its next write, or at once if it waits for room.
+///
+/// ```
+/// use http_body_util::{BodyExt, Full};
+/// use tower_wsgi::Body;
+///
+/// # futures_executor(async {
+/// let body = Body::new(Full::from("hello"));
+/// assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
+/// # });
+/// # fn futures_executor(f: impl Future<Output = ()>) {
+/// #     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(f);
+/// # }
+/// ```
+#[must_use]
+pub struct Body {
+    kind: Kind,
+}
+
+enum Kind {
+    Empty,
+    Full(Bytes),
+    Stream(Stream),
+    Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>),
+    Ahead(Box<Ahead>),
+}
+
+/// A body of which some was read ahead.
+struct Ahead {
+    chunks: VecDeque<Bytes>,
+    rest: Body,
+}
+
+/// The last frame of a body.
+struct Last(Option<Result<HeaderMap, BoxError>>);
+
+/// Where a streamed body comes from: a worker, through an exchange.
+pub(crate) trait Source: Send + Sync {
+    /// The next frame; sets `resume` if [`resume`](Self::resume) has to be called.
+    fn poll_frame(
+        &self,
+        cx: &mut Context<'_>,
+        resume: &mut bool,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
+    /// Has a worker go on.
+    fn resume(self: Arc<Self>);
+
+    /// Whether the end was reached.
+    fn is_drained(&self) -> bool;
+
+    /// Nobody will ask again.
+    fn close(self: Arc<Self>);
+}
+
+struct Stream {
+    source: Option<Arc<dyn Source>>,
+    /// What is left of the declared length.
+    remaining: Option<u64>,
+}
+
+impl Body {
+    /// An empty body.
+    pub const fn empty() -> Self {
+        Self { kind: Kind::Empty }
+    }
+
+    /// Wraps a body of another type. A body that is empty for certain costs nothing, a `Body` stays as it is, others are boxed.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        let mut body = Some(body);
+        if let Some(same) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
+            return same.take().unwrap_or_default();
+        }
+        let Some(body) = body else {
+            return Self::empty();
+        };
+        let body = body
+            .map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
+            .map_err(Into::into);
+        Self {
+            kind: Kind::Boxed(Box::pin(body)),
+        }
+    }
+
+    /// A body that a worker produces, of a declared length or not.
+    pub(crate) fn stream(source: Arc<dyn Source>, length: Option<u64>) -> Self {
+        Self {
+            kind: Kind::Stream(Stream {
+                source: Some(source),
+                remaining: length,
+            }),
+        }
+    }
+
+    /// A body that has only its trailers or its failure left.
+    pub(crate) fn last(end: Result<HeaderMap, BoxError>) -> Self {
+        Self {
+            kind: Kind::Boxed(Box::pin(Last(Some(end)))),
+        }
+    }
+
+    /// `rest`, with what was read of it in front again.
+    pub(crate) fn ahead(chunks: VecDeque<Bytes>, rest: Self) -> Self {
+        if chunks.is_empty() {
+            return rest;
+        }
+        Self {
+            kind: Kind::Ahead(Box::new(Ahead { chunks, rest })),
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Full(bytes) => {
+                let bytes = mem::take(bytes);
+                self.kind = Kind::Empty;
+                let frame = (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)));
+                Poll::Ready(frame)
+            }
+            Kind::Stream(stream) => stream.poll_frame(cx),
+            Kind::Boxed(body) => body.as_mut().poll_frame(cx),
+            Kind::Ahead(ahead) => match ahead.chunks.pop_front() {
+                Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
+                None => {
+                    let mut rest = mem::take(&mut ahead.rest);
+                    let polled = Pin::new(&mut rest).poll_frame(cx);
+                    *self = rest;
+                    polled
+                }
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Full(bytes) => bytes.is_empty(),
+            Kind::Stream(stream) => stream
+                .source
+                .as_ref()
+                .is_none_or(|source| source.is_drained()),
+            Kind::Boxed(body) => body.is_end_stream(),
+            Kind::Ahead(ahead) => ahead.chunks.is_empty() && ahead.rest.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Stream(stream) => stream
+                .remaining
+                .map_or_else(SizeHint::new, SizeHint::with_exact),
+            Kind::Boxed(body) => body.size_hint(),
+            Kind::Ahead(ahead) => {
+                let here = ahead
+                    .chunks
+                    .iter()
+                    .map(|chunk| chunk.len() as u64)
+                    .sum::<u64>();
+                let rest = ahead.rest.size_hint();
+                let mut hint = SizeHint::new();
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper.saturating_add(here));
+                }
+                hint.set_lower(rest.lower().saturating_add(here));
+                hint
+            }
+        }
+    }
+}
+
+impl Stream {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Some(source) = &self.source else {
+            return Poll::Ready(None);
+        };
+        let mut resume = false;
+        let polled = source.poll_frame(cx, &mut resume);
+        if resume {
+            source.clone().resume();
+        }
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(remaining), Some(data)) = (&mut self.remaining, frame.data_ref()) {
+                    *remaining = remaining.saturating_sub(data.len() as u64);
+                }
+            }
+            Poll::Ready(_) => self.close(),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn close(&mut self) {
+        if let Some(source) = self.source.take() {
+            source.close();
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl http_body::Body for Last {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Ready(self.0.take().map(|end| end.map(Frame::trailers)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body")
+            .field("size_hint", &http_body::Body::size_hint(self))
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        let kind = if bytes.is_empty() {
+            Kind::Empty
+        } else {
+            Kind::Full(bytes)
+        };
+        Self { kind }
+    }
+}
+
+impl From<&'static str> for Body {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+#[cfg(feature = "axum")]
+impl From<Body> for axum::body::Body {
+    fn from(body: Body) -> Self {
+        Self::new(body)
+    }
+}

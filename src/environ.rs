@@ -1,0 +1,231 @@
+//! The request as CGI and WSGI describe it.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::Request;
+
+use crate::scope::Scope;
+use crate::view::{View, decode, split, with_path};
+
+/// Tells a handler whether anybody still waits for its response.
+pub(crate) trait Link: Send + Sync {
+    fn is_disconnected(&self) -> bool;
+}
+
+/// The request as the synchronous side sees it: a request extension with what PEP 3333 and RFC 3875 call the environment.
+///
+/// Method, URI and headers stay in the [`http::Request`], whose URI is the part below the mount. The environ holds what the request does not tell.
+/// All of it together, as a table of variables, is [`Variables::of`](crate::Variables::of).
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower_wsgi::{Environ, Input, Output};
+///
+/// fn app(request: Request<Input>) -> Response<Output> {
+///     let environ = Environ::of(&request);
+///     let text = match environ.remote() {
+///         Some(address) => format!("{} under {:?}", address.ip(), environ.script_name()),
+///         None => "a client without an address".to_owned(),
+///     };
+///     Response::new(text.into())
+/// }
+/// # app(Request::new(Input::empty()));
+/// ```
+#[derive(Clone)]
+pub struct Environ {
+    pub(crate) view: View,
+    /// Variables that come from neither the request nor the connection, like `REMOTE_USER`.
+    extra: BTreeMap<Cow<'static, str>, Vec<u8>>,
+    /// The async side's view, where it differs from ours.
+    scope: Option<Arc<Scope>>,
+    link: Option<Arc<dyn Link>>,
+}
+
+impl Environ {
+    /// The environ of a request: the one that it carries, or one made from the request alone.
+    #[must_use]
+    pub fn of<B>(request: &Request<B>) -> Self {
+        match request.extensions().get::<Self>() {
+            Some(environ) => environ.clone(),
+            None => Self::from(&Scope::of(request)),
+        }
+    }
+
+    /// The environ of a request that crosses to the sync side. Takes the scope out of it.
+    pub(crate) fn crossing<B>(request: &mut Request<B>, link: Arc<dyn Link>) -> Self {
+        let mut environ = match request.extensions_mut().remove::<Scope>() {
+            Some(mut scope) => {
+                scope.view.follow(request);
+                Self::from(&scope)
+            }
+            None => Self {
+                view: View::of(request),
+                extra: BTreeMap::new(),
+                scope: None,
+                link: None,
+            },
+        };
+        environ.link = Some(link);
+        environ
+    }
+
+    /// Notes that `prefix` was taken off the path; the scope stays as it was.
+    pub(crate) fn mount(&mut self, prefix: &str) {
+        if self.scope.is_none() {
+            self.scope = Some(Arc::new(self.scope()));
+        }
+        self.view.mount(prefix);
+    }
+
+    /// Puts `prefix` back in front of the path, if it was the last mount.
+    pub(crate) fn unmount(&mut self, prefix: &str) {
+        if let Some(outer) = self.view.root.strip_suffix(prefix) {
+            self.view.root.truncate(outer.len());
+        }
+    }
+
+    /// Where the application is mounted: `SCRIPT_NAME`, percent-decoded; empty at the top.
+    #[must_use]
+    pub fn script_name(&self) -> Cow<'_, [u8]> {
+        decode(&self.view.root)
+    }
+
+    /// The path below the mount: `PATH_INFO`, percent-decoded. Empty if the mount itself was asked for, without a slash.
+    /// It does not follow changes that are made to the request's URI; [`shift`](Self::shift) does both.
+    #[must_use]
+    pub fn path_info(&self) -> Cow<'_, [u8]> {
+        decode(self.view.rest())
+    }
+
+    /// The server's name or address and its port, where the server told them.
+    #[must_use]
+    pub fn server(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.view.server.as_ref()?;
+        Some((host, *port))
+    }
+
+    /// The client's address: `REMOTE_ADDR` and `REMOTE_PORT`.
+    #[must_use]
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.view.client
+    }
+
+    /// `http` or `https`: `wsgi.url_scheme`.
+    #[must_use]
+    pub fn url_scheme(&self) -> &str {
+        self.view.scheme.as_str()
+    }
+
+    /// Whether the response is wanted no more: the client left, or a layer outside gave up. Never blocks. False if
+    /// the request did not come through a crossing.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        self.link
+            .as_ref()
+            .is_some_and(|link| link.is_disconnected())
+    }
+
+    /// The request as the asynchronous side around this one sees it (a2wsgi's `environ["asgi.scope"]`), with the path
+    /// as it was before this side's mounts.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        match &self.scope {
+            Some(scope) => (**scope).clone(),
+            None => Scope {
+                view: self.view.clone(),
+                environ: None,
+            },
+        }
+    }
+
+    /// A variable set by [`set`](Self::set), or by the host that the request came from.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.extra.get(name).map(Vec::as_slice)
+    }
+
+    /// Sets a variable that the request itself does not hold, like `REMOTE_USER`: middleware's word to what is
+    /// inside. In [`Variables`](crate::Variables) it wins over one made from the request.
+    ///
+    /// ```
+    /// # use http::Request;
+    /// # use tower_wsgi::{Environ, Input, Variables};
+    /// let mut request = Request::new(Input::empty());
+    /// let mut environ = Environ::of(&request);
+    /// environ.set("REMOTE_USER", "alice");
+    /// request.extensions_mut().insert(environ);
+    /// assert_eq!(Variables::of(&request).get("REMOTE_USER"), Some(&b"alice"[..]));
+    /// ```
+    pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Vec<u8>>) {
+        self.extra.insert(name.into(), value.into());
+    }
+
+    /// Takes a variable back; true if it was [`set`](Self::set).
+    pub fn unset(&mut self, name: &str) -> bool {
+        self.extra.remove(name).is_some()
+    }
+
+    /// Moves `prefix` from the request's path to `SCRIPT_NAME`, both in its URI and in the environ that it carries: what a router on
+    /// the sync side does before it calls an application mounted at `prefix`. False, and nothing changed, if
+    /// the path does not lie under it; `/api` does not own `/apiary`.
+    ///
+    /// `prefix` is percent-encoded as in the request, with a slash at its start and none at its end.
+    ///
+    /// ```
+    /// # use http::Request;
+    /// # use tower_wsgi::Environ;
+    /// let mut request = Request::get("/shop/cart?id=1").body(()).unwrap();
+    /// assert!(!Environ::shift(&mut request, "/sho"));
+    /// assert!(Environ::shift(&mut request, "/shop"));
+    /// assert_eq!(request.uri(), "/cart?id=1");
+    /// assert_eq!(&*Environ::of(&request).script_name(), b"/shop");
+    /// ```
+    pub fn shift<B>(request: &mut Request<B>, prefix: &str) -> bool {
+        let Some(rest) = split(request.uri().path(), prefix) else {
+            return false;
+        };
+        let uri = with_path(request.uri(), rest);
+        let mut environ = Self::of(request);
+        environ.view.follow(request);
+        environ.mount(prefix);
+        *request.uri_mut() = uri;
+        request.extensions_mut().insert(environ);
+        true
+    }
+
+    pub(crate) fn extra(&self) -> impl Iterator<Item = (&Cow<'static, str>, &Vec<u8>)> {
+        self.extra.iter()
+    }
+}
+
+impl From<&Scope> for Environ {
+    /// The environ that a synchronous application inside an asynchronous one sees. It remembers the scope.
+    fn from(scope: &Scope) -> Self {
+        Self {
+            view: scope.view.clone(),
+            extra: scope
+                .environ()
+                .map(|environ| environ.extra.clone())
+                .unwrap_or_default(),
+            scope: Some(Arc::new(scope.clone())),
+            link: None,
+        }
+    }
+}
+
+impl fmt::Debug for Environ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environ")
+            .field("script_name", &String::from_utf8_lossy(&self.script_name()))
+            .field("path_info", &String::from_utf8_lossy(&self.path_info()))
+            .field("server", &self.view.server)
+            .field("remote", &self.view.client)
+            .field("url_scheme", &self.url_scheme())
+            .field("extra", &self.extra)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,195 @@
+//! The crate's error type.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// Any error: what handlers fail with and what bodies of foreign types end with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What went wrong at a crossing.
+///
+/// Responses that a crossing makes itself (500, 503, ...) carry it as an extension, so that outer layers can
+/// see the reason; a body that was cut off ends with it.
+///
+/// ```
+/// use tower_wsgi::Error;
+///
+/// fn log(response: &http::Response<tower_wsgi::Body>) {
+///     if let Some(error) = response.extensions().get::<Error>() {
+///         println!("{error}: {:?}", std::error::Error::source(error).map(ToString::to_string));
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Error {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    kind: Kind,
+    message: Cow<'static, str>,
+    source: Option<BoxError>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Handler,
+    Panic,
+    Overloaded,
+    TimedOut,
+    Disconnected,
+    Length,
+    Response,
+    Request,
+}
+
+impl Error {
+    pub(crate) fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                kind,
+                message: message.into(),
+                source: None,
+            }),
+        }
+    }
+
+    pub(crate) fn with_source(
+        kind: Kind,
+        message: impl Into<Cow<'static, str>>,
+        source: impl Into<BoxError>,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                kind,
+                message: message.into(),
+                source: Some(source.into()),
+            }),
+        }
+    }
+
+    /// A handler's own error; one of ours that comes back through a handler stays what it is.
+    pub(crate) fn handler(source: BoxError) -> Self {
+        match source.downcast::<Self>() {
+            Ok(error) => *error,
+            Err(source) => Self::with_source(Kind::Handler, "the handler failed", source),
+        }
+    }
+
+    pub(crate) fn panic(payload: &(dyn Any + Send)) -> Self {
+        let message = payload
+            .downcast_ref::<&'static str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("a panic without a message");
+        Self::new(Kind::Panic, format!("the handler panicked: {message}"))
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.inner.kind
+    }
+
+    /// The handler, or the body that it returned, failed; [`source`](std::error::Error::source) is its error.
+    #[must_use]
+    pub fn is_handler(&self) -> bool {
+        self.kind() == Kind::Handler
+    }
+
+    /// The handler, or the body that it returned, panicked; the message holds the panic's.
+    #[must_use]
+    pub fn is_panic(&self) -> bool {
+        self.kind() == Kind::Panic
+    }
+
+    /// No worker was free in time: too many requests waited, or this one waited for too long, or no thread could
+    /// be started.
+    #[must_use]
+    pub fn is_overloaded(&self) -> bool {
+        self.kind() == Kind::Overloaded
+    }
+
+    /// A read of the request's body waited longer than `read_timeout`.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        self.kind() == Kind::TimedOut
+    }
+
+    /// The other side is gone.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        self.kind() == Kind::Disconnected
+    }
+
+    /// A body was shorter or longer than its `Content-Length`.
+    #[must_use]
+    pub fn is_length(&self) -> bool {
+        self.kind() == Kind::Length
+    }
+
+    /// The handler's response cannot be sent as it is; the message says why.
+    #[must_use]
+    pub fn is_response(&self) -> bool {
+        self.kind() == Kind::Response
+    }
+
+    /// A request cannot be made of what was given; the message says why.
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        self.kind() == Kind::Request
+    }
+
+    /// As an `io::Error` of the given kind, for readers and writers.
+    pub(crate) fn into_io(self, kind: io::ErrorKind) -> io::Error {
+        io::Error::new(kind, self)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.inner.kind)
+            .field("message", &self.inner.message)
+            .field("source", &self.inner.source)
+            .finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.inner.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.inner
+            .source
+            .as_ref()
+            .map(|source| &**source as &(dyn std::error::Error + 'static))
+    }
+}
+
+/// The first error of type `T` in the chain of causes that starts at `error`.
+///
+/// An `io::Error` hides what it wraps from `source()`, which names only the cause of that; both are looked at.
+pub(crate) fn find<'a, T: std::error::Error + 'static>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        next = match error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}

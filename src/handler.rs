@@ -1,0 +1,98 @@
+//! The trait of a synchronous application.
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+
+use crate::error::BoxError;
+use crate::input::Input;
+use crate::output::Output;
+
+/// A synchronous application: what WSGI calls an application, as a trait.
+///
+/// Closures and functions that take a request and return a response implement it, and so do those that return a `Result` of one, with any
+/// error that `?` turns into a boxed one.
+///
+/// ```
+/// use std::io::{self, Read};
+/// use http::{Request, Response};
+/// use tower_wsgi::{Input, Output, SyncHandler};
+///
+/// fn hello(_: Request<Input>) -> Response<&'static str> {
+///     Response::new("Hello World!")
+/// }
+///
+/// fn shout(mut request: Request<Input>) -> io::Result<Response<Output>> {
+///     let mut text = String::new();
+///     request.body_mut().read_to_string(&mut text)?;
+///     Ok(Response::new(text.to_uppercase().into()))
+/// }
+///
+/// struct Greeter { name: String }
+///
+/// impl SyncHandler for Greeter {
+///     fn call(&self, _: Request<Input>) -> Result<Response<Output>, tower_wsgi::BoxError> {
+///         Ok(Response::new(format!("Hello {}!", self.name).into()))
+///     }
+/// }
+///
+/// fn app() -> impl SyncHandler {
+///     |request: Request<Input>| match request.uri().path() {
+///         "/hello" => hello.call(request),
+///         "/shout" => shout.call(request),
+///         _ => Greeter { name: "nobody".into() }.call(request),
+///     }
+/// }
+/// # let response = app().call(Request::get("/hello").body(Input::empty()).unwrap());
+/// # assert_eq!(response.unwrap().status(), 200);
+/// ```
+pub trait SyncHandler: Send + Sync + 'static {
+    /// Answers a request. May block.
+    ///
+    /// # Errors
+    /// Any error; the crossing makes a 500 of it, which carries it (see [`Error`](crate::Error)).
+    ///
+    /// # Panics
+    /// A panic is caught by the crossing and becomes a 500.
+    fn call(&self, request: Request<Input>) -> Result<Response<Output>, BoxError>;
+}
+
+/// What a function may return to be a [`SyncHandler`]: a response of anything that [`Output`] is made from, or a `Result` of one.
+pub trait IntoResult {
+    /// Turns it into what [`SyncHandler::call`] returns.
+    ///
+    /// # Errors
+    /// The function's error.
+    fn into_result(self) -> Result<Response<Output>, BoxError>;
+}
+
+impl<T: Into<Output>> IntoResult for Response<T> {
+    fn into_result(self) -> Result<Response<Output>, BoxError> {
+        Ok(self.map(Into::into))
+    }
+}
+
+impl<T: Into<Output>, E: Into<BoxError>> IntoResult for Result<Response<T>, E> {
+    fn into_result(self) -> Result<Response<Output>, BoxError> {
+        match self {
+            Ok(response) => Ok(response.map(Into::into)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl<F, R> SyncHandler for F
+where
+    F: Fn(Request<Input>) -> R + Send + Sync + 'static,
+    R: IntoResult,
+{
+    fn call(&self, request: Request<Input>) -> Result<Response<Output>, BoxError> {
+        self(request).into_result()
+    }
+}
+
+impl<H: SyncHandler + ?Sized> SyncHandler for Arc<H> {
+    fn call(&self, request: Request<Input>) -> Result<Response<Output>, BoxError> {
+        (**self).call(request)
+    }
+}

@@ -1,0 +1,213 @@
+//! The service that a synchronous application stands in front of, callable from it.
+
+use std::any::Any;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use http::{Request, Response, Uri};
+use tower_service::Service;
+
+use crate::body::Body;
+use crate::environ::Environ;
+use crate::error::{BoxError, Error, Kind};
+use crate::handler::SyncHandler;
+use crate::input::{Input, Watch};
+use crate::output::{Output, OutputKind};
+use crate::parker::Parker;
+use crate::pool::lend;
+use crate::scope::Scope;
+use crate::view::join;
+
+/// A request extension: the service inside the layer that [`WsgiLayer::new(app)`](crate::WsgiLayer::new) made, callable from `app`. An application
+/// that calls it is a synchronous middleware.
+///
+/// There are two ways. [`run`](Self::run) waits for the response and can work on it. [`forward`](Self::forward) hands the
+/// request over and gives the worker back at once. Both give the inner service the request as it would have come without the layer: the
+/// part of the path that a mount took is put back in front.
+///
+/// ```
+/// use http::{Request, Response, StatusCode};
+/// use tower_wsgi::{BoxError, Input, Next, Output};
+///
+/// /// Asks a blocking session store who is there, then lets the async router answer.
+/// fn sessions(mut request: Request<Input>) -> Result<Response<Output>, BoxError> {
+///     let Some(next) = request.extensions_mut().remove::<Next>() else {
+///         return Err("not behind WsgiLayer::new".into());
+///     };
+///     if !request.headers().contains_key("cookie") {
+///         let mut refusal = Response::new(Output::empty());
+///         *refusal.status_mut() = StatusCode::UNAUTHORIZED;
+///         return Ok(refusal);
+///     }
+///     let mut response = next.forward(request);
+///     response.headers_mut().insert("cache-control", "private".parse()?);
+///     Ok(response)
+/// }
+/// # let _ = sessions;
+/// ```
+#[derive(Clone)]
+pub struct Next {
+    service: Arc<dyn Any + Send + Sync>,
+    call: CallInner,
+    watch: Arc<dyn Watch>,
+    mount: Option<Arc<Mount>>,
+}
+
+pub(crate) type ResponseResult = Result<Response<Body>, BoxError>;
+type BoxFuture = Pin<Box<dyn Future<Output = ResponseResult> + Send>>;
+
+/// Calls the service of a type that only this function still knows.
+pub(crate) type CallInner = fn(&(dyn Any + Send + Sync), Request<Body>) -> BoxFuture;
+
+/// What a mount did to a request's URI.
+pub(crate) struct Mount {
+    pub(crate) prefix: Arc<str>,
+    pub(crate) before: Uri,
+    pub(crate) after: Uri,
+}
+
+/// A request on its way to the inner service, in place of a response's body.
+pub(crate) struct Forward {
+    next: Next,
+    request: Request<Body>,
+}
+
+impl Next {
+    pub(crate) fn new(
+        service: Arc<dyn Any + Send + Sync>,
+        call: CallInner,
+        watch: Arc<dyn Watch>,
+        mount: Option<Mount>,
+    ) -> Self {
+        Self {
+            service,
+            call,
+            watch,
+            mount: mount.map(Arc::new),
+        }
+    }
+
+    /// Calls the inner service and waits for the head of its response; the body is passed through, not waited for.
+    ///
+    /// # Errors
+    /// The service's error; an [`Error`] that [`is_disconnected`](Error::is_disconnected) when the response is wanted no more.
+    ///
+    /// # Blocking
+    /// The calling worker polls the service itself, inside the request's runtime and span, and is woken by what wakes the service. While it
+    /// waits its place in the pool is lent to another request.
+    ///
+    /// # Cancellation
+    /// When the response is wanted no more, the call ends and the inner service's future is dropped.
+    pub fn run(&self, request: Request<Input>) -> Result<Response<Output>, BoxError> {
+        let mut future = (self.call)(&*self.service, self.restore(request));
+        let parker = Parker::current();
+        let mut cx = Context::from_waker(parker.waker());
+        let result = match future.as_mut().poll(&mut cx) {
+            Poll::Ready(result) => result,
+            Poll::Pending => lend(|| {
+                loop {
+                    if !self.watch.watch(parker.waker()) {
+                        let message = "the response is wanted no more";
+                        return Err(Error::new(Kind::Disconnected, message).into());
+                    }
+                    parker.park();
+                    if let Poll::Ready(result) = future.as_mut().poll(&mut cx) {
+                        return result;
+                    }
+                }
+            }),
+        };
+        Ok(result?.map(Output::from))
+    }
+
+    /// Hands the request to the inner service: a tail call. Return what this returns as the handler's response; the worker
+    /// is free then, while the inner service runs on the async side.
+    ///
+    /// Headers and extensions that are set on the returned value are set on the inner service's response. Its status is
+    /// the inner service's, and so is its body. An error of the inner service is handled as the handler's own.
+    #[must_use = "the request is handed over by returning this"]
+    pub fn forward(&self, request: Request<Input>) -> Response<Output> {
+        let request = self.restore(request);
+        let forward = Forward {
+            next: self.clone(),
+            request,
+        };
+        Response::new(OutputKind::Forward(Box::new(forward)).into())
+    }
+
+    /// The request as the inner service would have got it without the layer, with what was changed since.
+    fn restore(&self, mut request: Request<Input>) -> Request<Body> {
+        let environ = request.extensions_mut().remove::<Environ>();
+        request.extensions_mut().remove::<Self>();
+        if let Some(mut environ) = environ {
+            environ.view.follow(&request);
+            if let Some(mount) = &self.mount {
+                environ.unmount(&mount.prefix);
+            }
+            request.extensions_mut().insert(Scope::from(&environ));
+        }
+        if let Some(mount) = &self.mount {
+            *request.uri_mut() = if *request.uri() == mount.after {
+                mount.before.clone()
+            } else {
+                join(&mount.prefix, request.uri())
+            };
+        }
+        request.map(Input::into_body)
+    }
+}
+
+impl SyncHandler for Next {
+    /// The same as [`run`](Self::run).
+    fn call(&self, request: Request<Input>) -> Result<Response<Output>, BoxError> {
+        self.run(request)
+    }
+}
+
+impl Forward {
+    /// Starts the inner service's future.
+    pub(crate) fn start(self) -> BoxFuture {
+        (self.next.call)(&*self.next.service, self.request)
+    }
+}
+
+impl fmt::Debug for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Next").finish_non_exhaustive()
+    }
+}
+
+/// Puts a service where [`call_inner`] finds it.
+pub(crate) fn erase<S: Send + 'static>(service: S) -> Arc<dyn Any + Send + Sync> {
+    Arc::new(Mutex::new(service))
+}
+
+/// Calls the service of type `S` that [`erase`] put away.
+pub(crate) fn call_inner<S, B, RB>(
+    service: &(dyn Any + Send + Sync),
+    request: Request<Body>,
+) -> BoxFuture
+where
+    S: Service<Request<B>, Response = Response<RB>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: From<Body> + Send + 'static,
+    RB: http_body::Body + Send + 'static,
+    RB::Error: Into<BoxError>,
+{
+    let service = service.downcast_ref::<Mutex<S>>();
+    let service = service.map(|s| s.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    Box::pin(async move {
+        let Some(mut service) = service else {
+            return Err("the inner service is of another type".into());
+        };
+        poll_fn(|cx| service.poll_ready(cx))
+            .await
+            .map_err(Into::into)?;
+        let response = service.call(request.map(B::from)).await;
+        Ok(response.map_err(Into::into)?.map(Body::new))
+    })
+}

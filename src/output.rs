@@ -1,0 +1,269 @@
+//! The response's body on the synchronous side.
+
+use std::fmt;
+use std::io::{self, Read};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+
+use crate::body::Body;
+use crate::error::BoxError;
+use crate::next::Forward;
+use crate::writer::Writer;
+
+/// How much a reader is asked for at once. A chunk is a frame on its way to the client.
+const READ: usize = 64 * 1024;
+
+/// Below this much room a reader's buffer is replaced.
+const READ_LEAST: usize = 8 * 1024;
+
+/// The response's body on the synchronous side.
+///
+/// | | made by | like WSGI's |
+/// | --- | --- | --- |
+/// | full | `From<&'static str>`, `String`, `Vec<u8>`, `Bytes` | a list of one |
+/// | chunks | [`iter`](Self::iter), [`try_iter`](Self::try_iter) | an iterable |
+/// | reader | [`reader`](Self::reader) | `wsgi.file_wrapper` |
+/// | writer | [`writer`](Self::writer) | the `write` callable |
+/// | async body | [`body`](Self::body) | |
+///
+/// Nothing runs before the response is delivered. Iterators, readers and writers then run on a worker, and are dropped on one,
+/// exactly once, whatever happens.
+///
+/// # Head
+/// As PEP 3333 has it, status and headers go out with the first non-empty chunk, or at the end of the body. What fails before
+/// that is a clean error response; what fails later cuts the response off, visibly for the client.
+///
+/// # Blocking
+/// At most `send_queue_size` chunks are ahead of the client. When so many wait, an iterator or a reader is put aside and its worker
+/// serves others; it goes on, on any worker, when there is room. It should hold no lock between two chunks. A writer cannot be
+/// put aside: it blocks its worker until there is room.
+#[must_use]
+pub struct Output {
+    pub(crate) kind: OutputKind,
+    pub(crate) trailers: Option<Trailers>,
+}
+
+/// Makes the trailers, when the body is complete.
+pub(crate) type Trailers = Box<dyn FnOnce() -> HeaderMap + Send>;
+
+/// The closure behind [`Output::writer`].
+pub(crate) type Write = Box<dyn FnOnce(&mut Writer<'_>) -> io::Result<()> + Send>;
+
+pub(crate) enum OutputKind {
+    Full(Bytes),
+    Source(Source),
+    Write(Write),
+    Body(Body),
+    Forward(Box<Forward>),
+}
+
+/// What can be asked for one chunk after the other, by any worker.
+pub(crate) enum Source {
+    Iter(Box<dyn Iterator<Item = Result<Bytes, BoxError>> + Send>),
+    Read(Box<dyn Read + Send>, BytesMut),
+}
+
+impl Output {
+    /// An empty body.
+    pub fn empty() -> Self {
+        Bytes::new().into()
+    }
+
+    /// A body of chunks, each sent as soon as it is there.
+    ///
+    /// ```
+    /// use tower_wsgi::Output;
+    ///
+    /// let numbers = Output::iter((1..=1_000_000).map(|n| format!("{n}\n")));
+    /// # drop(numbers);
+    /// ```
+    pub fn iter<I>(chunks: I) -> Self
+    where
+        I: IntoIterator<Item: Into<Bytes> + 'static, IntoIter: Send + 'static>,
+    {
+        Self::try_iter(chunks.into_iter().map(Ok::<_, BoxError>))
+    }
+
+    /// A body of chunks, any of which may fail. An error ends the body; the client sees that it is not complete.
+    ///
+    /// ```
+    /// use tower_wsgi::Output;
+    ///
+    /// let rows = ["id\n", "1\n"].map(Ok).into_iter().chain([Err("the database went away")]);
+    /// let output = Output::try_iter(rows);
+    /// # drop(output);
+    /// ```
+    pub fn try_iter<I, T, E>(chunks: I) -> Self
+    where
+        I: IntoIterator<Item = Result<T, E>, IntoIter: Send + 'static>,
+        T: Into<Bytes>,
+        E: Into<BoxError>,
+    {
+        let chunks = chunks
+            .into_iter()
+            .map(|chunk| chunk.map(Into::into).map_err(Into::into));
+        OutputKind::Source(Source::Iter(Box::new(chunks))).into()
+    }
+
+    /// A body read from `reader`, up to its end, in pieces of up to 64 KiB.
+    ///
+    /// ```no_run
+    /// # use tower_wsgi::Output;
+    /// # fn main() -> std::io::Result<()> {
+    /// let file = Output::reader(std::fs::File::open("film.mp4")?);
+    /// # drop(file);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reader(reader: impl Read + Send + 'static) -> Self {
+        OutputKind::Source(Source::Read(Box::new(reader), BytesMut::new())).into()
+    }
+
+    /// A body written by a function. Small writes are gathered; [`flush`](io::Write::flush) sends what there is.
+    /// If the function fails, the body is cut off.
+    ///
+    /// ```
+    /// use std::io::Write;
+    /// use tower_wsgi::Output;
+    ///
+    /// let output = Output::writer(|w| {
+    ///     writeln!(w, "<h1>Report</h1>")?;
+    ///     w.flush()?; // the browser has something to show
+    ///     writeln!(w, "<p>{}</p>", 6 * 7)
+    /// });
+    /// # drop(output);
+    /// ```
+    ///
+    /// # Blocking
+    /// A slow client holds the worker: see [`Output`].
+    pub fn writer(write: impl FnOnce(&mut Writer<'_>) -> io::Result<()> + Send + 'static) -> Self {
+        OutputKind::Write(Box::new(write)).into()
+    }
+
+    /// An async body, passed through as it is: polled by the async side, no worker is held.
+    pub fn body<B>(body: B) -> Self
+    where
+        B: http_body::Body + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        OutputKind::Body(Body::new(body)).into()
+    }
+
+    /// Adds trailers, made when the body is complete. Over HTTP/1.1 the response has to name them in its `Trailer` header, and
+    /// the client has to ask for them with `TE: trailers` ([RFC 9110, section 6.5](https://www.rfc-editor.org/rfc/rfc9110#section-6.5)).
+    ///
+    /// ```
+    /// use http::{HeaderMap, HeaderValue};
+    /// use tower_wsgi::Output;
+    ///
+    /// let output = Output::from("hello").with_trailers(|| {
+    ///     HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("\"5d41\""))])
+    /// });
+    /// # drop(output);
+    /// ```
+    pub fn with_trailers(mut self, trailers: impl FnOnce() -> HeaderMap + Send + 'static) -> Self {
+        self.trailers = Some(Box::new(trailers));
+        self
+    }
+
+    /// The length, if it is known without running anything.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match &self.kind {
+            OutputKind::Full(bytes) => Some(bytes.len() as u64),
+            OutputKind::Body(body) => http_body::Body::size_hint(body).exact(),
+            OutputKind::Source(_) | OutputKind::Write(_) | OutputKind::Forward(_) => None,
+        }
+    }
+}
+
+impl Source {
+    /// The next chunk, which may be empty; `None` at the end.
+    pub(crate) fn next(&mut self) -> Option<Result<Bytes, BoxError>> {
+        match self {
+            Self::Iter(chunks) => chunks.next(),
+            Self::Read(reader, buffer) => {
+                if buffer.len() < READ_LEAST {
+                    *buffer = BytesMut::zeroed(READ);
+                }
+                loop {
+                    return match reader.read(buffer) {
+                        Ok(0) => None,
+                        Ok(n) => Some(Ok(buffer.split_to(n).freeze())),
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                        Err(error) => Some(Err(error.into())),
+                    };
+                }
+            }
+        }
+    }
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.kind {
+            OutputKind::Full(_) => "full",
+            OutputKind::Source(Source::Iter(_)) => "chunks",
+            OutputKind::Source(Source::Read(..)) => "reader",
+            OutputKind::Write(_) => "writer",
+            OutputKind::Body(_) => "async body",
+            OutputKind::Forward(_) => "forward",
+        };
+        f.debug_struct("Output")
+            .field("kind", &kind)
+            .field("length", &self.length())
+            .field("trailers", &self.trailers.is_some())
+            .finish()
+    }
+}
+
+impl From<OutputKind> for Output {
+    fn from(kind: OutputKind) -> Self {
+        Self {
+            kind,
+            trailers: None,
+        }
+    }
+}
+
+impl From<Bytes> for Output {
+    fn from(bytes: Bytes) -> Self {
+        OutputKind::Full(bytes).into()
+    }
+}
+
+impl From<&'static str> for Output {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
+impl From<String> for Output {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl From<Vec<u8>> for Output {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+impl From<Body> for Output {
+    fn from(body: Body) -> Self {
+        OutputKind::Body(body).into()
+    }
+}
+
+impl From<()> for Output {
+    fn from((): ()) -> Self {
+        Self::empty()
+    }
+}

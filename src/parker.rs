@@ -1,0 +1,100 @@
+//! Blocking a thread until a waker is woken.
+//!
+//! Everything that waits on the synchronous side waits here: a handler that reads a body, a writer whose
+//! queue is full, an idle worker. The waker can be handed to any future or body, so that the waiting
+//! thread is woken by the event itself, with no task in between.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::time::Instant;
+
+use crate::sync::{AtomicBool, Ordering, Thread, current, park, park_timeout, thread_local};
+
+/// The calling thread's means to wait.
+pub(crate) struct Parker {
+    signal: Option<Arc<Signal>>,
+    waker: Waker,
+}
+
+/// What a waker sets and the thread waits for. The flag is the truth; `unpark` only ends the sleep, so
+/// that other users of the thread's park token cannot steal a wake.
+struct Signal {
+    woken: AtomicBool,
+    thread: Thread,
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            self.thread.unpark();
+        }
+    }
+}
+
+thread_local! {
+    /// Taken while in use: a nested wait gets a signal of its own and cannot swallow the outer one's wake.
+    static SPARE: Cell<Option<Arc<Signal>>> = const { Cell::new(None) };
+}
+
+impl Parker {
+    /// The calling thread's parker. Only this thread may [`park`](Self::park) on it.
+    pub(crate) fn current() -> Self {
+        let signal = SPARE
+            .try_with(Cell::take)
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| {
+                Arc::new(Signal {
+                    woken: AtomicBool::new(false),
+                    thread: current(),
+                })
+            });
+        Self {
+            waker: Waker::from(signal.clone()),
+            signal: Some(signal),
+        }
+    }
+
+    /// Wakes the thread that waits in [`park`](Self::park).
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Waits until the waker is woken. A wake that came since the last wait ends this one at once.
+    pub(crate) fn park(&self) {
+        self.park_until(None);
+    }
+
+    /// Like [`park`](Self::park); false if `deadline` passed first.
+    pub(crate) fn park_until(&self, deadline: Option<Instant>) -> bool {
+        let Some(signal) = &self.signal else {
+            return true;
+        };
+        while !signal.woken.swap(false, Ordering::AcqRel) {
+            match deadline {
+                None => park(),
+                Some(deadline) => {
+                    let now = Instant::now();
+                    if now >= deadline {
+                        return false;
+                    }
+                    park_timeout(deadline - now);
+                }
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Parker {
+    fn drop(&mut self) {
+        let signal = self.signal.take();
+        // The thread may be ending; the signal then just goes.
+        let _ = SPARE.try_with(|spare| spare.set(signal));
+    }
+}

@@ -1,0 +1,207 @@
+//! The request as ASGI describes it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::uri::Scheme;
+use http::{Method, Request, Uri, Version};
+
+use crate::environ::Environ;
+use crate::view::{View, decode};
+
+/// The request as the asynchronous side sees it: an ASGI HTTP scope, as a request extension.
+///
+/// A request's URI, method and headers stay where they are, in the [`http::Request`]. The scope holds what they do not tell: who is
+/// connected, over what, and where the application is mounted. `uri()` is the target as it was before any mount took
+/// its part off.
+///
+/// | | [`Scope`] | [`Environ`] |
+/// | --- | --- | --- |
+/// | lives on | the async side | the sync side |
+/// | speaks | [ASGI](https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope) | [PEP 3333](https://peps.python.org/pep-3333/#environ-variables) |
+/// | mount | [`root_path`](Self::root_path) | [`script_name`](Environ::script_name) |
+/// | the other side's view | [`environ`](Self::environ) | [`scope`](Environ::scope) |
+///
+/// A server that knows more than the request says puts a scope into it. In axum, with the feature `axum`, this is not needed for the
+/// client's address and for nested routers: `ConnectInfo` and `OriginalUri` are read.
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use http::{Request, uri::Scheme};
+/// use tower_wsgi::Scope;
+///
+/// fn describe<B>(mut request: Request<B>, peer: SocketAddr, local: SocketAddr) -> Request<B> {
+///     let scope = Scope::of(&request)
+///         .with_client(peer)
+///         .with_server(local.ip().to_string(), local.port())
+///         .with_scheme(Scheme::HTTPS);
+///     request.extensions_mut().insert(scope);
+///     request
+/// }
+/// # let peer = SocketAddr::from(([10, 0, 0, 1], 4000));
+/// # let request = describe(Request::new(()), peer, peer);
+/// # assert_eq!(Scope::of(&request).client(), Some(peer));
+/// ```
+#[derive(Clone)]
+pub struct Scope {
+    pub(crate) view: View,
+    pub(crate) environ: Option<Arc<Environ>>,
+}
+
+impl Scope {
+    /// The scope of a request: the one that it carries, brought up to date with its path, or one made from the request alone.
+    #[must_use]
+    pub fn of<B>(request: &Request<B>) -> Self {
+        match request.extensions().get::<Self>() {
+            Some(scope) => {
+                let mut scope = scope.clone();
+                scope.view.follow(request);
+                scope
+            }
+            None => Self {
+                view: View::of(request),
+                environ: None,
+            },
+        }
+    }
+
+    /// Sets the client's address.
+    #[must_use]
+    pub fn with_client(mut self, client: SocketAddr) -> Self {
+        self.view.client = Some(client);
+        self
+    }
+
+    /// Sets the name or address and the port that the server listens on.
+    #[must_use]
+    pub fn with_server(mut self, host: impl Into<Arc<str>>, port: u16) -> Self {
+        self.view.server = Some((host.into(), port));
+        self
+    }
+
+    /// Sets the scheme; `http` by default. It is never taken from the request, which a client can make up.
+    #[must_use]
+    pub fn with_scheme(mut self, scheme: Scheme) -> Self {
+        self.view.scheme = scheme;
+        self
+    }
+
+    /// Says that a host in front has taken `root_path` off the request's path: the full path is the two together. Percent-encoded,
+    /// with a slash at its start and none at its end.
+    #[must_use]
+    pub fn with_root_path(mut self, root_path: &str) -> Self {
+        let rest = crate::view::with_path(&self.view.uri, self.view.rest());
+        self.view.uri = crate::view::join(root_path, &rest);
+        root_path.clone_into(&mut self.view.root);
+        self
+    }
+
+    /// Where the application is mounted, percent-decoded; empty at the top. Bytes that are not UTF-8 are replaced,
+    /// [`raw_path`](Self::raw_path) has them.
+    #[must_use]
+    pub fn root_path(&self) -> Cow<'_, str> {
+        lossy(decode(&self.view.root))
+    }
+
+    /// The whole path, the mount included, percent-decoded. Bytes that are not UTF-8 are replaced.
+    #[must_use]
+    pub fn path(&self) -> Cow<'_, str> {
+        lossy(decode(self.raw_path()))
+    }
+
+    /// The whole path as it was sent, without the query.
+    #[must_use]
+    pub fn raw_path(&self) -> &str {
+        self.view.uri.path()
+    }
+
+    /// The query, percent-encoded; empty if there is none.
+    #[must_use]
+    pub fn query_string(&self) -> &str {
+        self.view.uri.query().unwrap_or_default()
+    }
+
+    /// The request's target as it was before any mount took its part off.
+    #[must_use]
+    pub fn uri(&self) -> &Uri {
+        &self.view.uri
+    }
+
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.view.method
+    }
+
+    /// `1.0`, `1.1`, `2` or `3`.
+    #[must_use]
+    pub fn http_version(&self) -> &'static str {
+        match self.view.version {
+            Version::HTTP_09 => "0.9",
+            Version::HTTP_10 => "1.0",
+            Version::HTTP_2 => "2",
+            Version::HTTP_3 => "3",
+            _ => "1.1",
+        }
+    }
+
+    /// `http` or `https`.
+    #[must_use]
+    pub fn scheme(&self) -> &str {
+        self.view.scheme.as_str()
+    }
+
+    /// The client's address, where the server told it.
+    #[must_use]
+    pub fn client(&self) -> Option<SocketAddr> {
+        self.view.client
+    }
+
+    /// The server's name or address and its port, where the server told them.
+    #[must_use]
+    pub fn server(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.view.server.as_ref()?;
+        Some((host, *port))
+    }
+
+    /// The synchronous host's view of this request, if it came through one (a2wsgi's `scope["wsgi_environ"]`).
+    #[must_use]
+    pub fn environ(&self) -> Option<&Environ> {
+        self.environ.as_deref()
+    }
+}
+
+impl From<&Environ> for Scope {
+    /// The scope that an asynchronous application inside a synchronous one sees. It remembers the environ.
+    fn from(environ: &Environ) -> Self {
+        Self {
+            view: environ.view.clone(),
+            environ: Some(Arc::new(environ.clone())),
+        }
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope")
+            .field("root_path", &self.root_path())
+            .field("uri", &self.view.uri)
+            .field("client", &self.view.client)
+            .field("server", &self.view.server)
+            .field("scheme", &self.scheme())
+            .field("environ", &self.environ.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+fn lossy(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
+    match bytes {
+        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Owned(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => Cow::Owned(text),
+            Err(error) => Cow::Owned(String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        },
+    }
+}

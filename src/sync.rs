@@ -1,0 +1,40 @@
+//! The synchronisation types that the primitives are written against.
+//!
+//! In a normal build these are the standard library's. With `--cfg tower_wsgi_loom` they are loom's,
+//! so that the model checker sees every lock, every atomic and every parked thread.
+
+#[cfg(not(tower_wsgi_loom))]
+mod imp {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize};
+    pub(crate) use std::sync::{Mutex, MutexGuard};
+    pub(crate) use std::thread::{Thread, current, park, yield_now};
+    pub(crate) use std::thread_local;
+
+    pub(crate) fn park_timeout(timeout: std::time::Duration) {
+        std::thread::park_timeout(timeout);
+    }
+}
+
+#[cfg(tower_wsgi_loom)]
+mod imp {
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize};
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
+    pub(crate) use loom::thread::{Thread, current, park, yield_now};
+    pub(crate) use loom::thread_local;
+
+    /// Time does not pass in a model: a thread that is never woken is a deadlock, and reported.
+    pub(crate) fn park_timeout(_: std::time::Duration) {
+        park();
+    }
+}
+
+pub(crate) use imp::*;
+pub(crate) use std::sync::atomic::Ordering;
+
+/// Locks `mutex`. No code of a user runs under the crate's locks, so that a poisoned one still holds
+/// a consistent value.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,433 @@
+//! Requests as tables of CGI and WSGI variables, and back.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST};
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+
+use crate::environ::Environ;
+use crate::error::{BoxError, Error, Kind};
+use crate::scope::Scope;
+use crate::view::{View, decode};
+
+/// What a path may hold as it is: RFC 3986's `pchar` and the slash.
+const PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// The same for a query, in which everything is taken as encoded already.
+const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>');
+
+/// A request as a table of variables: [RFC 3875, section 4.1](https://www.rfc-editor.org/rfc/rfc3875#section-4.1), and those that
+/// [PEP 3333](https://peps.python.org/pep-3333/#environ-variables) adds.
+///
+/// Values are bytes. `SCRIPT_NAME` and `PATH_INFO` are percent-decoded, `QUERY_STRING` and `REQUEST_URI` are as they were sent. Each header is a
+/// variable `HTTP_` and its name, `CONTENT_TYPE` and `CONTENT_LENGTH` stand without the `HTTP_`. A header that came
+/// several times is joined with `,`, cookies with `; `.
+///
+/// A client cannot set any other variable than its headers': those with an underscore in their name are left out (`X_A` and `X-A`
+/// would be the same variable), and so is `Proxy`, since `HTTP_PROXY` directs the outgoing requests of many programs.
+///
+/// ```
+/// use http::Request;
+/// use tower_wsgi::Variables;
+///
+/// let request = Request::get("/a%20b?c=d").header("host", "example.org").body(()).unwrap();
+/// let variables = Variables::of(&request);
+/// assert_eq!(variables.get("PATH_INFO"), Some(&b"/a b"[..]));
+/// assert_eq!(variables.get("HTTP_HOST"), Some(&b"example.org"[..]));
+///
+/// let again = variables.into_request().unwrap();
+/// assert_eq!(again.uri(), "/a%20b?c=d");
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Variables {
+    table: BTreeMap<Cow<'static, str>, Vec<u8>>,
+}
+
+impl Variables {
+    /// The variables of a request: from its method, URI, version and headers, and from the [`Environ`] (or else the
+    /// [`Scope`]) that it carries.
+    #[must_use]
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let made;
+        let environ = match request.extensions().get::<Environ>() {
+            Some(environ) => environ,
+            None => {
+                made = Environ::of(request);
+                &made
+            }
+        };
+        let mut variables = Self::default();
+        variables.add_headers(request.headers());
+        variables.add_request(request, environ);
+        variables.add_connection(request, environ);
+        for (name, value) in environ.extra() {
+            variables.set(name.clone(), value.clone());
+        }
+        variables
+    }
+
+    /// The value of a variable.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.table.get(name).map(Vec::as_slice)
+    }
+
+    /// Sets a variable.
+    pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Vec<u8>>) {
+        self.table.insert(name.into(), value.into());
+    }
+
+    /// All variables in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.table
+            .iter()
+            .map(|(name, value)| (&**name, value.as_slice()))
+    }
+
+    fn add_headers(&mut self, headers: &HeaderMap) {
+        for name in headers.keys() {
+            let Some(variable) = variable_name(name) else {
+                continue;
+            };
+            let separator: &[u8] = if name == COOKIE { b"; " } else { b"," };
+            let mut joined = Vec::new();
+            for (index, value) in headers.get_all(name).iter().enumerate() {
+                if index > 0 {
+                    joined.extend_from_slice(separator);
+                }
+                joined.extend_from_slice(value.as_bytes());
+            }
+            self.set(variable, joined);
+        }
+    }
+
+    fn add_request<B>(&mut self, request: &Request<B>, environ: &Environ) {
+        let uri = request.uri();
+        self.set("GATEWAY_INTERFACE", "CGI/1.1");
+        self.set(
+            "SERVER_SOFTWARE",
+            concat!("tower-wsgi/", env!("CARGO_PKG_VERSION")),
+        );
+        self.set("SERVER_PROTOCOL", format!("{:?}", request.version()));
+        self.set("REQUEST_METHOD", request.method().as_str());
+        self.set("SCRIPT_NAME", environ.script_name());
+        // An http::Uri has no empty path: the environ knows whether the slash was sent.
+        let path = if uri.path() == "/" && environ.view.rest().is_empty() {
+            Cow::Borrowed(&b""[..])
+        } else {
+            decode(uri.path())
+        };
+        self.set("PATH_INFO", path);
+        self.set("QUERY_STRING", uri.query().unwrap_or_default());
+        let target = environ.view.uri.path_and_query();
+        self.set(
+            "REQUEST_URI",
+            target.map_or("/", http::uri::PathAndQuery::as_str),
+        );
+        self.set("wsgi.url_scheme", environ.url_scheme());
+        if environ.view.scheme == Scheme::HTTPS {
+            self.set("HTTPS", "on");
+        }
+    }
+
+    fn add_connection<B>(&mut self, request: &Request<B>, environ: &Environ) {
+        // HTTP/2 has no Host header; its authority is in the URI.
+        let authority = request.uri().authority().or(environ.view.uri.authority());
+        if let Some(authority) = authority
+            && !request.headers().contains_key(HOST)
+        {
+            self.set("HTTP_HOST", host_of(authority.as_str()));
+        }
+        match environ.server() {
+            Some((host, port)) => {
+                self.set("SERVER_NAME", host);
+                self.set("SERVER_PORT", port.to_string());
+            }
+            None => {
+                let https = environ.view.scheme == Scheme::HTTPS;
+                let default = if https { "443" } else { "80" };
+                let host = self
+                    .get("HTTP_HOST")
+                    .and_then(|host| std::str::from_utf8(host).ok());
+                let (name, port) = split_host(host.unwrap_or_default());
+                let name = if name.is_empty() { "localhost" } else { name };
+                let (name, port) = (name.to_owned(), port.unwrap_or(default).to_owned());
+                self.set("SERVER_NAME", name);
+                self.set("SERVER_PORT", port);
+            }
+        }
+        if let Some(remote) = environ.remote() {
+            self.set("REMOTE_ADDR", remote.ip().to_canonical().to_string());
+            self.set("REMOTE_PORT", remote.port().to_string());
+        }
+    }
+
+    /// The request that these variables describe: what a CGI host's environment is turned into. It carries an [`Environ`] with
+    /// the mount, the connection, and every variable that says more than the request. Its URI is the part below
+    /// the mount.
+    ///
+    /// Where `REQUEST_URI` is present and fits, the path keeps the encoding it was sent with. `HTTP_PROXY` is left out.
+    ///
+    /// # Errors
+    /// If a variable cannot be what it stands for; see [`Error::is_request`].
+    pub fn into_request(self) -> Result<Request<()>, Error> {
+        let mut request = Request::new(());
+        *request.method_mut() = match self.get("REQUEST_METHOD") {
+            Some(method) => Method::from_bytes(method).map_err(|e| invalid("REQUEST_METHOD", e))?,
+            None => Method::GET,
+        };
+        *request.version_mut() = match self.get("SERVER_PROTOCOL") {
+            Some(b"HTTP/0.9") => Version::HTTP_09,
+            Some(b"HTTP/1.0") => Version::HTTP_10,
+            Some(b"HTTP/2.0" | b"HTTP/2") => Version::HTTP_2,
+            Some(b"HTTP/3.0" | b"HTTP/3") => Version::HTTP_3,
+            _ => Version::HTTP_11,
+        };
+        *request.headers_mut() = self.headers()?;
+        let (root, rest, uri) = self.target()?;
+        *request.uri_mut() = rest;
+        let view = View {
+            uri,
+            root,
+            method: request.method().clone(),
+            version: request.version(),
+            client: self.client()?,
+            server: self.server()?,
+            scheme: self.scheme()?,
+        };
+        let mut environ = Environ::from(&Scope {
+            view,
+            environ: None,
+        });
+        for (name, value) in self.beyond(&request, &environ) {
+            environ.set(name, value);
+        }
+        request.extensions_mut().insert(environ);
+        Ok(request)
+    }
+
+    /// What these variables say that the request and the environ made of them do not.
+    fn beyond(
+        &self,
+        request: &Request<()>,
+        environ: &Environ,
+    ) -> Vec<(Cow<'static, str>, Vec<u8>)> {
+        let mut known = Self::default();
+        known.add_request(request, environ);
+        known.add_connection(request, environ);
+        let from_request = |name: &str| {
+            name.starts_with("HTTP_")
+                || matches!(
+                    name,
+                    "CONTENT_TYPE"
+                        | "CONTENT_LENGTH"
+                        | "REQUEST_METHOD"
+                        | "SCRIPT_NAME"
+                        | "PATH_INFO"
+                        | "QUERY_STRING"
+                )
+        };
+        let beyond = self.table.iter().filter(|(name, value)| {
+            !from_request(name) && known.get(name) != Some(value.as_slice())
+        });
+        beyond
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
+    fn headers(&self) -> Result<HeaderMap, Error> {
+        let mut headers = HeaderMap::new();
+        for (variable, value) in &self.table {
+            let name = match &**variable {
+                "CONTENT_TYPE" => CONTENT_TYPE,
+                "CONTENT_LENGTH" => CONTENT_LENGTH,
+                "HTTP_CONTENT_TYPE" | "HTTP_CONTENT_LENGTH" | "HTTP_PROXY" => continue,
+                _ => {
+                    let Some(name) = variable.strip_prefix("HTTP_") else {
+                        continue;
+                    };
+                    let name = name.to_ascii_lowercase().replace('_', "-");
+                    HeaderName::try_from(name).map_err(|e| invalid(variable, e))?
+                }
+            };
+            // CGI hosts set these two to nothing when there is no body.
+            if value.is_empty() && (name == CONTENT_TYPE || name == CONTENT_LENGTH) {
+                continue;
+            }
+            let value = HeaderValue::from_bytes(value).map_err(|e| invalid(variable, e))?;
+            headers.insert(name, value);
+        }
+        Ok(headers)
+    }
+
+    /// The mount, the URI below it and the whole one.
+    fn target(&self) -> Result<(String, Uri, Uri), Error> {
+        let script = self.get("SCRIPT_NAME").unwrap_or_default();
+        let info = self.get("PATH_INFO").unwrap_or_default();
+        let script = script.strip_suffix(b"/").unwrap_or(script);
+        let (root, rest) = self.raw_path(script, info).unwrap_or_else(|| {
+            let encode = |path| percent_encode(path, PATH).to_string();
+            (encode(script), encode(info))
+        });
+        if !root.is_empty() && !root.starts_with('/') {
+            return Err(invalid("SCRIPT_NAME", "it does not start with a slash"));
+        }
+        let query = percent_encode(self.get("QUERY_STRING").unwrap_or_default(), QUERY).to_string();
+        let uri = |path: &str| {
+            let path = if path.is_empty() { "/" } else { path };
+            let target = if query.is_empty() {
+                path.to_owned()
+            } else {
+                [path, "?", &query].concat()
+            };
+            Uri::try_from(target).map_err(|e| invalid("PATH_INFO", e))
+        };
+        Ok((root.clone(), uri(&rest)?, uri(&(root + &rest))?))
+    }
+
+    /// The path as it was sent, split where its decoded form splits.
+    fn raw_path(&self, script: &[u8], info: &[u8]) -> Option<(String, String)> {
+        let raw = std::str::from_utf8(self.get("REQUEST_URI")?).ok()?;
+        let raw = raw.split(['?', '#']).next()?;
+        let fits = |at: &usize| {
+            raw.is_char_boundary(*at)
+                && *decode(&raw[..*at]) == *script
+                && *decode(&raw[*at..]) == *info
+        };
+        let borders = raw.match_indices('/').map(|(at, _)| at);
+        let at = borders.chain([raw.len()]).find(fits)?;
+        Some((raw[..at].to_owned(), raw[at..].to_owned()))
+    }
+
+    fn client(&self) -> Result<Option<SocketAddr>, Error> {
+        let Some(address) = self.get("REMOTE_ADDR").filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        let address: Option<IpAddr> = text(address).and_then(|text| text.parse().ok());
+        let Some(address) = address else {
+            // A host behind a local socket may say anything here; the variable itself is kept.
+            return Ok(None);
+        };
+        Ok(Some(
+            (address, self.port("REMOTE_PORT")?.unwrap_or(0)).into(),
+        ))
+    }
+
+    fn server(&self) -> Result<Option<(Arc<str>, u16)>, Error> {
+        let Some(name) = self.get("SERVER_NAME").filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        let name = text(name).ok_or_else(|| invalid("SERVER_NAME", "it is not text"))?;
+        Ok(Some((name.into(), self.port("SERVER_PORT")?.unwrap_or(80))))
+    }
+
+    fn port(&self, name: &str) -> Result<Option<u16>, Error> {
+        match self.get(name) {
+            None | Some(b"") => Ok(None),
+            Some(value) => match text(value).and_then(|text| text.parse().ok()) {
+                Some(port) => Ok(Some(port)),
+                None => Err(invalid(name, "it is not a port")),
+            },
+        }
+    }
+
+    fn scheme(&self) -> Result<Scheme, Error> {
+        let https = self.get("HTTPS");
+        match self.get("wsgi.url_scheme").or(self.get("REQUEST_SCHEME")) {
+            Some(scheme) => Scheme::try_from(scheme).map_err(|e| invalid("wsgi.url_scheme", e)),
+            None if matches!(https, Some(b"on" | b"1")) => Ok(Scheme::HTTPS),
+            None => Ok(Scheme::HTTP),
+        }
+    }
+}
+
+impl<N: Into<Cow<'static, str>>, V: Into<Vec<u8>>> FromIterator<(N, V)> for Variables {
+    fn from_iter<T: IntoIterator<Item = (N, V)>>(pairs: T) -> Self {
+        let pairs = pairs.into_iter();
+        Self {
+            table: pairs
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Debug for Variables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs = self.iter();
+        f.debug_map()
+            .entries(pairs.map(|(name, value)| {
+                (name.to_owned(), String::from_utf8_lossy(value).into_owned())
+            }))
+            .finish()
+    }
+}
+
+/// The variable that a header becomes; `None` for those that must not become any.
+fn variable_name(name: &HeaderName) -> Option<Cow<'static, str>> {
+    match name.as_str() {
+        "content-type" => Some("CONTENT_TYPE".into()),
+        "content-length" => Some("CONTENT_LENGTH".into()),
+        "proxy" => None,
+        name if name.contains('_') => None,
+        name => {
+            let mut variable = String::with_capacity(5 + name.len());
+            variable.push_str("HTTP_");
+            variable.extend(name.chars().map(|c| match c {
+                '-' => '_',
+                c => c.to_ascii_uppercase(),
+            }));
+            Some(variable.into())
+        }
+    }
+}
+
+/// An authority without its user information.
+fn host_of(authority: &str) -> &str {
+    authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host)
+}
+
+/// A host's name and port; a port only if it is a number.
+fn split_host(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
+            (name, Some(port))
+        }
+        _ => (host, None),
+    }
+}
+
+fn text(value: &[u8]) -> Option<&str> {
+    std::str::from_utf8(value).ok()
+}
+
+fn invalid(name: &str, reason: impl Into<BoxError>) -> Error {
+    Error::with_source(
+        Kind::Request,
+        format!("the variable {name} is not valid"),
+        reason,
+    )
+}

@@ -1,0 +1,148 @@
+//! What `Scope` and `Environ` have in common: the facts of a request that its URI, method and headers no longer
+//! tell once it was mounted, and how paths are split at mounts.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::uri::{PathAndQuery, Scheme};
+use http::{Method, Request, Uri, Version};
+use percent_encoding::percent_decode_str;
+
+/// The facts of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct View {
+    /// The target as the outermost side saw it.
+    pub(crate) uri: Uri,
+    /// The part of `uri`'s path that mounts have taken off, percent-encoded; no slash at its end.
+    pub(crate) root: String,
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    pub(crate) client: Option<SocketAddr>,
+    pub(crate) server: Option<(Arc<str>, u16)>,
+    pub(crate) scheme: Scheme,
+}
+
+impl View {
+    /// The view of a request that nobody described yet. With the feature `axum`, the client comes from
+    /// `ConnectInfo` and the original target from `OriginalUri`.
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        let mut view = Self {
+            uri: original_uri(request).unwrap_or(request.uri()).clone(),
+            root: String::new(),
+            method: request.method().clone(),
+            version: request.version(),
+            client: client(request),
+            server: None,
+            scheme: Scheme::HTTP,
+        };
+        view.follow(request);
+        view
+    }
+
+    /// Brings an outer view up to date with the request as it is here: what is missing at the front of
+    /// its path was taken by mounts in between.
+    pub(crate) fn follow<B>(&mut self, request: &Request<B>) {
+        if self.method != *request.method() {
+            self.method = request.method().clone();
+        }
+        self.version = request.version();
+        if self.client.is_none() {
+            self.client = client(request);
+        }
+        if let Some(length) = mounted(self.uri.path(), request.uri().path()) {
+            if length != self.root.len() {
+                self.root = self.uri.path()[..length].to_owned();
+            }
+        } else {
+            // Somebody rewrote the path: what is known of the mount stays, the rest is as it is now.
+            self.uri = join(&self.root, request.uri());
+        }
+        if self.uri.query() != request.uri().query() {
+            self.uri = with_path(request.uri(), self.uri.path());
+        }
+    }
+
+    /// Moves `prefix` from the path to the mount.
+    pub(crate) fn mount(&mut self, prefix: &str) {
+        self.root.push_str(prefix);
+        if !self.uri.path().starts_with(&self.root) {
+            self.uri = join(&self.root, &self.uri);
+        }
+    }
+
+    /// The path below the mount, percent-encoded. Empty when the mount itself was asked for.
+    pub(crate) fn rest(&self) -> &str {
+        self.uri.path().get(self.root.len()..).unwrap_or_default()
+    }
+}
+
+/// Percent-decodes a path.
+pub(crate) fn decode(path: &str) -> Cow<'_, [u8]> {
+    percent_decode_str(path).into()
+}
+
+/// The length of what `original` has in front of `path`, if the one ends with the other. A router gives `/` to an
+/// application whose mount was asked for without a slash.
+fn mounted(original: &str, path: &str) -> Option<usize> {
+    if let Some(prefix) = original.strip_suffix(path)
+        && (prefix.is_empty() || prefix.starts_with('/') && path.starts_with('/'))
+    {
+        return Some(prefix.len());
+    }
+    (path == "/" && original.starts_with('/')).then_some(original.len())
+}
+
+/// What is left of `path` below `prefix`, which has no slash at its end. Splits at segment borders only:
+/// `/api` does not own `/apiary`.
+pub(crate) fn split<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    let rest = path.strip_prefix(prefix)?;
+    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+}
+
+/// `uri` with `path` in place of its own; the query stays.
+pub(crate) fn with_path(uri: &Uri, path: &str) -> Uri {
+    let path = if path.is_empty() { "/" } else { path };
+    let target = match uri.query() {
+        Some(query) => PathAndQuery::from_maybe_shared([path, "?", query].concat().into_bytes()),
+        None => PathAndQuery::from_maybe_shared(path.to_owned().into_bytes()),
+    };
+    let mut parts = uri.clone().into_parts();
+    match target {
+        Ok(target) => parts.path_and_query = Some(target),
+        Err(_) => return uri.clone(),
+    }
+    Uri::from_parts(parts).unwrap_or_else(|_| uri.clone())
+}
+
+/// `uri` with `prefix` in front of its path.
+pub(crate) fn join(prefix: &str, uri: &Uri) -> Uri {
+    if prefix.is_empty() {
+        return uri.clone();
+    }
+    with_path(uri, &[prefix, uri.path()].concat())
+}
+
+#[cfg(feature = "axum")]
+fn original_uri<B>(request: &Request<B>) -> Option<&Uri> {
+    let original = request.extensions().get::<axum::extract::OriginalUri>();
+    original.map(|original| &original.0)
+}
+
+#[cfg(feature = "axum")]
+fn client<B>(request: &Request<B>) -> Option<SocketAddr> {
+    let info = request
+        .extensions()
+        .get::<axum::extract::ConnectInfo<SocketAddr>>();
+    info.map(|info| info.0)
+}
+
+#[cfg(not(feature = "axum"))]
+fn original_uri<B>(_: &Request<B>) -> Option<&Uri> {
+    None
+}
+
+#[cfg(not(feature = "axum"))]
+fn client<B>(_: &Request<B>) -> Option<SocketAddr> {
+    None
+}

@@ -1,0 +1,231 @@
+//! One request on its way through the crossing: the object that the response future, the worker and the body share, in one
+//! allocation.
+
+use std::any::Any;
+use std::io;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, Request, Response};
+use http_body::{Body as _, Frame};
+use tokio::runtime::Handle;
+use tracing::Span;
+
+use super::deliver::{deliver, fail};
+use super::future::ResponseFuture;
+use super::layer::{Around, Shared};
+use super::produce::{Producer, produce};
+use crate::body::{Body, Source};
+use crate::environ::{Environ, Link};
+use crate::error::{BoxError, Error, Kind};
+use crate::exchange::{Begin, Exchange, Leftover};
+use crate::handler::SyncHandler;
+use crate::input::{Input, Watch};
+use crate::next::{CallInner, Forward, Mount, Next};
+use crate::pool::Job;
+use crate::view::{split, with_path};
+
+/// One request and its response.
+pub(crate) struct Call<H> {
+    pub(super) exchange: Exchange<Work, Answer, Frame<Bytes>, Error>,
+    pub(super) shared: Arc<Shared<H>>,
+    /// The method on the wire, which decides about the response's body whatever a middleware makes of it.
+    pub(super) method: Method,
+    next: Option<InnerService>,
+    span: Span,
+    runtime: Option<Handle>,
+    around: Option<Mutex<Around>>,
+}
+
+/// The inner service, and how to call it.
+type InnerService = (Arc<dyn Any + Send + Sync>, CallInner);
+
+/// What a worker is to do.
+pub(crate) enum Work {
+    Start(Box<Request<Input>>),
+    Resume(Box<Producer>),
+}
+
+/// What the response future gets.
+pub(crate) enum Answer {
+    /// The whole response, or one whose body needs no worker.
+    Response(Response<Body>),
+    /// The head of a response whose body comes through the exchange, of a declared length or not.
+    Stream(Response<()>, Option<u64>),
+    /// The head to be merged into the inner service's response.
+    Forward(Response<()>, Box<Forward>),
+}
+
+impl<H: SyncHandler> Call<H> {
+    /// Takes a request in; nothing runs before the future is polled.
+    pub(super) fn start(
+        shared: &Arc<Shared<H>>,
+        request: Request<Body>,
+        next: Option<InnerService>,
+    ) -> ResponseFuture<H> {
+        let call = Arc::new(Self {
+            exchange: Exchange::new(shared.settings.send_queue_size),
+            shared: shared.clone(),
+            method: request.method().clone(),
+            next,
+            span: Span::current(),
+            runtime: Handle::try_current().ok(),
+            around: shared
+                .settings
+                .capture
+                .as_ref()
+                .map(|capture| Mutex::new(capture())),
+        });
+        let length =
+            declared_length(request.headers()).or_else(|| request.body().size_hint().exact());
+        let request = request.map(|body| Input::with_length(body, length));
+        ResponseFuture::new(call, request)
+    }
+
+    /// Runs `work` as its caller would: in the span, on the runtime, inside the context hook.
+    fn enter(&self, work: impl FnOnce()) {
+        let _runtime = self.runtime.as_ref().map(Handle::enter);
+        let _span = self.span.enter();
+        let Some(around) = &self.around else {
+            return work();
+        };
+        let mut work = Some(work);
+        let mut around = around.lock().unwrap_or_else(PoisonError::into_inner);
+        around(&mut || {
+            if let Some(work) = work.take() {
+                work();
+            }
+        });
+        drop(around);
+        if work.is_some() {
+            let message = "the context hook did not run what it was given";
+            self.exchange
+                .finish(Err(Error::new(Kind::Response, message)));
+        }
+    }
+
+    /// Runs the handler.
+    fn run_handler(self: &Arc<Self>, mut request: Request<Input>) {
+        self.prepare(&mut request);
+        let handler = &self.shared.handler;
+        match catch_unwind(AssertUnwindSafe(|| handler.call(request))) {
+            Ok(Ok(response)) => deliver(self, response),
+            Ok(Err(error)) => fail(self, &Error::handler(error)),
+            Err(payload) => fail(self, &Error::panic(&*payload)),
+        }
+    }
+
+    /// Gives the request what belongs to the sync side.
+    fn prepare(self: &Arc<Self>, request: &mut Request<Input>) {
+        let mut environ = Environ::crossing(request, self.clone());
+        let prefix = &self.shared.prefix;
+        let mut mount = None;
+        if !prefix.is_empty() {
+            environ.mount(prefix);
+            let rest = split(request.uri().path(), prefix).unwrap_or_default();
+            let after = with_path(request.uri(), rest);
+            let before = mem::replace(request.uri_mut(), after.clone());
+            mount = Some(Mount {
+                prefix: prefix.clone(),
+                before,
+                after,
+            });
+        }
+        let extensions = request.extensions_mut();
+        if let Some((service, call)) = &self.next {
+            extensions.insert(Next::new(service.clone(), *call, self.clone(), mount));
+        } else {
+            // One from a crossing outside would lead back to this very service.
+            extensions.remove::<Next>();
+        }
+        extensions.insert(environ);
+        let input = request.body_mut();
+        input.set_read_timeout(self.shared.settings.read_timeout);
+        input.set_watch(self.clone());
+    }
+
+    /// Whoever waited for this call does so no more.
+    pub(super) fn abandon(self: &Arc<Self>, leftover: Leftover) {
+        let pool = &self.shared.settings.pool;
+        match leftover {
+            Leftover::None => {}
+            Leftover::InQueue => pool.withdraw(&(self.clone() as Arc<dyn Job>)),
+            Leftover::Parked => pool.discard(self.clone()),
+        }
+    }
+}
+
+impl<H: SyncHandler> Job for Call<H> {
+    fn run(self: Arc<Self>) {
+        let done = catch_unwind(AssertUnwindSafe(|| match self.exchange.begin() {
+            Begin::Run(Work::Start(request)) => self.enter(|| self.run_handler(*request)),
+            Begin::Run(Work::Resume(producer)) => self.enter(|| produce(&self, producer)),
+            Begin::Drop(work) => self.enter(|| drop(work)),
+            Begin::Nothing => {}
+        }));
+        if let Err(payload) = done {
+            let error = Error::panic(&*payload);
+            tracing::error!(%error, "a panic outside the handler");
+            self.exchange.finish(Err(error));
+        }
+    }
+
+    fn refuse(self: Arc<Self>, error: io::Error) {
+        // There is no thread to drop the work on: here is the only place left.
+        drop(self.exchange.begin());
+        let message = "no thread could be started for a worker";
+        self.exchange
+            .finish(Err(Error::with_source(Kind::Overloaded, message, error)));
+    }
+}
+
+impl<H: SyncHandler> Source for Call<H> {
+    fn poll_frame(
+        &self,
+        cx: &mut Context<'_>,
+        resume: &mut bool,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = self.exchange.poll_frame(cx, resume);
+        polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn resume(self: Arc<Self>) {
+        let call = self.clone();
+        self.shared.settings.pool.resume(call);
+    }
+
+    fn is_drained(&self) -> bool {
+        self.exchange.is_drained()
+    }
+
+    fn close(self: Arc<Self>) {
+        self.abandon(self.exchange.close());
+    }
+}
+
+impl<H: SyncHandler> Link for Call<H> {
+    fn is_disconnected(&self) -> bool {
+        self.exchange.is_closed()
+    }
+}
+
+impl<H: SyncHandler> Watch for Call<H> {
+    fn is_closed(&self) -> bool {
+        self.exchange.is_closed()
+    }
+
+    fn watch(&self, waker: &Waker) -> bool {
+        self.exchange.watch_close(waker)
+    }
+}
+
+/// A declared length, if there is exactly one that is a number.
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let value = values.next()?.to_str().ok()?.parse().ok()?;
+    values.next().is_none().then_some(value)
+}

@@ -1,0 +1,372 @@
+//! From what a handler returned to what the async side gets.
+
+use std::fmt::Display;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, LengthLimitError};
+
+use super::call::{Answer, Call};
+use super::meter::{Measured, Meter};
+use super::produce::{Producer, produce};
+use crate::body::Body;
+use crate::error::{Error, Kind, find};
+use crate::exchange::Room;
+use crate::handler::SyncHandler;
+use crate::output::{Output, OutputKind, Trailers, Write};
+use crate::writer::{Sink, Writer};
+
+/// Delivers a handler's response.
+pub(super) fn deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Output>) {
+    if let Err(error) = try_deliver(call, response) {
+        fail(call, &error);
+    }
+}
+
+/// Answers with the response for `error`: the one that `on_error` makes, or else a plain one.
+pub(super) fn fail<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
+    log(call, error);
+    if let Some(on_error) = &call.shared.settings.on_error {
+        let made = catch_unwind(AssertUnwindSafe(|| on_error(error)));
+        let delivered = made
+            .map_err(|payload| Error::panic(&*payload))
+            .and_then(|mut response| {
+                response.extensions_mut().insert(error.clone());
+                try_deliver(call, response)
+            });
+        match delivered {
+            Ok(()) => return,
+            Err(second) => log(call, &second),
+        }
+    }
+    answer(call, Answer::Response(error_response(error)));
+}
+
+/// The plain response for an error: a 500, unless the handler only passed on what the client did wrong to its body.
+pub(super) fn error_response(error: &Error) -> Response<Body> {
+    let source = std::error::Error::source(error).filter(|_| error.is_handler());
+    let status = match source {
+        Some(source) if find::<LengthLimitError>(source).is_some() => StatusCode::PAYLOAD_TOO_LARGE,
+        Some(source) => match find::<Error>(source).map(Error::kind) {
+            Some(Kind::TimedOut) => StatusCode::REQUEST_TIMEOUT,
+            Some(Kind::Length) => StatusCode::BAD_REQUEST,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        },
+        None => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut response = Response::new(Body::from(format!("{reason}\n")));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response.extensions_mut().insert(error.clone());
+    response
+}
+
+/// Reports what went wrong to the log. What fails because nobody listens any more is no fault.
+fn log<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
+    if call.exchange.is_closed() && !error.is_panic() {
+        tracing::debug!(%error, "the client is gone");
+        return;
+    }
+    let source = std::error::Error::source(error);
+    match source {
+        Some(source) => {
+            tracing::error!(%error, source = source as &dyn std::error::Error, "handler failed");
+        }
+        None => tracing::error!(%error, "handler failed"),
+    }
+}
+
+/// Gives the answer; one that nobody waits for is dropped here, on the worker.
+pub(super) fn answer<H: SyncHandler>(call: &Arc<Call<H>>, answer: Answer) {
+    drop(call.exchange.answer(answer));
+}
+
+/// Delivers a response.
+///
+/// # Errors
+/// What came up before anything was sent, so that another response can still be made.
+fn try_deliver<H: SyncHandler>(
+    call: &Arc<Call<H>>,
+    response: Response<Output>,
+) -> Result<(), Error> {
+    let (parts, output) = response.into_parts();
+    let mut head = Response::from_parts(parts, ());
+    if head.status() != StatusCode::SWITCHING_PROTOCOLS {
+        drop_hop_by_hop(head.headers_mut());
+    }
+    let declared = match output.kind {
+        // The inner service's response has its own.
+        OutputKind::Forward(_) => None,
+        _ => declared_length(head.headers())?,
+    };
+    if is_bodiless(&call.method, head.status()) && !matches!(output.kind, OutputKind::Forward(_)) {
+        return deliver_bodiless(call, head, output);
+    }
+    let Output { kind, trailers } = output;
+    match kind {
+        OutputKind::Full(bytes) => deliver_full(call, head, Meter::new(declared), bytes, trailers),
+        OutputKind::Source(source) => {
+            produce(
+                call,
+                Box::new(Producer::new(source, trailers, Meter::new(declared), head)),
+            );
+            Ok(())
+        }
+        OutputKind::Write(write) => {
+            deliver_written(call, head, Meter::new(declared), write, trailers)
+        }
+        OutputKind::Body(body) => {
+            let mut body = match declared {
+                Some(length) if http_body::Body::size_hint(&body).exact() != Some(length) => {
+                    Body::new(Measured::new(body, Meter::new(declared)))
+                }
+                _ => body,
+            };
+            if let Some(trailers) = trailers {
+                body = Body::new(body.with_trailers(async move { Some(Ok(trailers())) }));
+            }
+            answer(call, Answer::Response(head.map(|()| body)));
+            Ok(())
+        }
+        OutputKind::Forward(forward) => {
+            answer(call, Answer::Forward(head, forward));
+            Ok(())
+        }
+    }
+}
+
+/// A response that must not have a body: the producer is dropped without being run.
+fn deliver_bodiless<H: SyncHandler>(
+    call: &Arc<Call<H>>,
+    mut head: Response<()>,
+    output: Output,
+) -> Result<(), Error> {
+    if call.method == Method::HEAD {
+        // What GET would send, where that is known (RFC 9110, section 9.3.2).
+        if let Some(length) = output.length()
+            && can_have_length(head.status())
+            && !head.headers().contains_key(CONTENT_LENGTH)
+        {
+            head.headers_mut().insert(CONTENT_LENGTH, length.into());
+        }
+    } else if head.status() != StatusCode::NOT_MODIFIED {
+        head.headers_mut().remove(CONTENT_LENGTH);
+    }
+    guard(|| drop(output))?;
+    answer(call, Answer::Response(head.map(|()| Body::empty())));
+    Ok(())
+}
+
+/// A response whose body is all here: head and body go over in one step.
+fn deliver_full<H: SyncHandler>(
+    call: &Arc<Call<H>>,
+    head: Response<()>,
+    mut meter: Meter,
+    bytes: Bytes,
+    trailers: Option<Trailers>,
+) -> Result<(), Error> {
+    let bytes = meter.admit(bytes);
+    meter.finish()?;
+    let body = match trailers {
+        None => Body::from(bytes),
+        Some(trailers) => {
+            let trailers = guard(trailers)?;
+            let chunks = (!bytes.is_empty()).then_some(bytes).into_iter().collect();
+            Body::ahead(chunks, Body::last(Ok(trailers)))
+        }
+    };
+    answer(call, Answer::Response(head.map(|()| body)));
+    Ok(())
+}
+
+/// A response that a function writes.
+fn deliver_written<H: SyncHandler>(
+    call: &Arc<Call<H>>,
+    head: Response<()>,
+    meter: Meter,
+    write: Write,
+    trailers: Option<Trailers>,
+) -> Result<(), Error> {
+    let mut sink = CallSink {
+        call,
+        head: Some(head),
+        meter,
+    };
+    let written = guard(|| {
+        let mut writer = Writer::new(&mut sink);
+        let result = write(&mut writer);
+        let (rest, own_trailers) = writer.into_rest();
+        result.map(|()| {
+            (
+                rest,
+                own_trailers.or_else(|| trailers.map(|trailers| trailers())),
+            )
+        })
+    });
+    let written = written.and_then(|result| result.map_err(|error| Error::handler(error.into())));
+    let CallSink {
+        head, mut meter, ..
+    } = sink;
+    match (head, written) {
+        // Nothing went out yet: the whole body may still fit into one step, and an error is still a clean one.
+        (Some(head), Ok((rest, trailers))) => {
+            let trailers = trailers.map(|trailers| Box::new(|| trailers) as Trailers);
+            deliver_full(call, head, meter, rest, trailers)
+        }
+        (Some(_), Err(error)) => Err(error),
+        (None, Ok((rest, trailers))) => {
+            let rest = meter.admit(rest);
+            if !rest.is_empty() && call.exchange.wait_room() {
+                call.exchange.push(Frame::data(rest));
+            }
+            if let Some(trailers) = trailers {
+                call.exchange.push(Frame::trailers(trailers));
+            }
+            finish(call, meter.finish());
+            Ok(())
+        }
+        (None, Err(error)) => {
+            finish(call, Err(error));
+            Ok(())
+        }
+    }
+}
+
+/// Ends a body whose head is out. A failure cuts it off.
+pub(super) fn finish<H: SyncHandler>(call: &Arc<Call<H>>, end: Result<(), Error>) {
+    if let Err(error) = &end {
+        log(call, error);
+    }
+    call.exchange.finish(end);
+}
+
+/// Runs a user's code; a panic of it is an error.
+pub(super) fn guard<R>(code: impl FnOnce() -> R) -> Result<R, Error> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| Error::panic(&*payload))
+}
+
+/// Sends a writer's chunks through the exchange.
+struct CallSink<'a, H> {
+    call: &'a Arc<Call<H>>,
+    /// Goes out with the first chunk.
+    head: Option<Response<()>>,
+    meter: Meter,
+}
+
+impl<H: SyncHandler> Sink for CallSink<'_, H> {
+    fn send(&mut self, chunk: Bytes) -> io::Result<()> {
+        self.check()?;
+        let length = chunk.len();
+        let chunk = self.meter.admit(chunk);
+        let cut = chunk.len() < length;
+        if !chunk.is_empty() {
+            self.push(chunk)?;
+        }
+        if cut {
+            let message = "the response's body goes over its Content-Length";
+            return Err(Error::new(Kind::Length, message).into_io(io::ErrorKind::InvalidInput));
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.call.exchange.is_closed() {
+            return Err(broken_pipe());
+        }
+        Ok(())
+    }
+}
+
+impl<H: SyncHandler> CallSink<'_, H> {
+    fn push(&mut self, chunk: Bytes) -> io::Result<()> {
+        let exchange = &self.call.exchange;
+        let frame = Frame::data(chunk);
+        if let Some(head) = self.head.take() {
+            let stream = Answer::Stream(head, self.meter.declared());
+            return exchange
+                .answer_with(stream, frame)
+                .map_err(|_| broken_pipe());
+        }
+        if !exchange.wait_room() || exchange.push(frame) == Room::Closed {
+            return Err(broken_pipe());
+        }
+        Ok(())
+    }
+}
+
+fn broken_pipe() -> io::Error {
+    let error = Error::new(Kind::Disconnected, "the response is wanted no more");
+    error.into_io(io::ErrorKind::BrokenPipe)
+}
+
+/// Drops the headers that are the connection's and not the application's
+/// (RFC 9110, section 7.6.1): the server sets its own.
+fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+    if headers.is_empty() {
+        return;
+    }
+    if headers.contains_key(CONNECTION) {
+        let named = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        let named = named.flat_map(|value| value.split(','));
+        let named: Vec<_> = named
+            .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+/// The length that the handler declared.
+fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+    let invalid = |what: &dyn Display| {
+        let message = format!("the response's Content-Length is not one number: {what}");
+        Error::new(Kind::Response, message)
+    };
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(invalid(&"it is set more than once"));
+    }
+    let text = value
+        .to_str()
+        .ok()
+        .filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    match text.and_then(|text| text.parse().ok()) {
+        Some(length) => Ok(Some(length)),
+        None => Err(invalid(&format_args!("{value:?}"))),
+    }
+}
+
+/// Whether a response has no body (RFC 9110, section 6.4.1).
+fn is_bodiless(method: &Method, status: StatusCode) -> bool {
+    method == Method::HEAD
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+}
+
+fn can_have_length(status: StatusCode) -> bool {
+    !status.is_informational() && status != StatusCode::NO_CONTENT
+}

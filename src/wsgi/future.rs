@@ -1,0 +1,318 @@
+//! The futures of the crossing.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header::{CONTENT_TYPE, EXPECT, RETRY_AFTER};
+use http::{HeaderValue, Request, Response, StatusCode};
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+use tower_service::Service;
+
+use super::call::{Answer, Call, Work};
+use super::deliver::error_response;
+use crate::body::Body;
+use crate::error::{BoxError, Error, Kind};
+use crate::exchange::Leftover;
+use crate::handler::SyncHandler;
+use crate::input::Input;
+use crate::next::ResponseResult;
+
+/// The response of a [`WsgiService`](crate::WsgiService), before it is there.
+///
+/// # Cancellation
+/// Dropped before a worker began, the request is not run; dropped later, the handler's next read or write fails. The request itself
+/// is dropped on a worker in any case.
+#[must_use = "futures do nothing unless polled"]
+pub struct ResponseFuture<H: SyncHandler> {
+    call: Arc<Call<H>>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Reading ahead.
+    Prefetch(Box<Request<Input>>),
+    /// Waiting for a worker, or for its answer; the timer runs until one has begun.
+    Submitted(Option<Pin<Box<Sleep>>>),
+    /// Waiting for the inner service, with what the handler put on its response.
+    Forwarded(
+        Pin<Box<dyn Future<Output = ResponseResult> + Send>>,
+        Box<Response<()>>,
+    ),
+    Done,
+}
+
+impl<H: SyncHandler> ResponseFuture<H> {
+    pub(super) fn new(call: Arc<Call<H>>, request: Request<Input>) -> Self {
+        Self {
+            call,
+            stage: Stage::Prefetch(Box::new(request)),
+        }
+    }
+
+    /// Hands the request to the pool.
+    fn submit(&mut self, request: Box<Request<Input>>) -> Result<(), Error> {
+        let settings = &self.call.shared.settings;
+        self.call.exchange.submit(Work::Start(request));
+        let submitted = settings.pool.submit(self.call.clone(), settings.max_queued);
+        if submitted.is_err() {
+            self.discard();
+            return Err(Error::new(
+                Kind::Overloaded,
+                "too many requests wait for a worker",
+            ));
+        }
+        let timer = settings
+            .queue_timeout
+            .map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+        self.stage = Stage::Submitted(timer);
+        Ok(())
+    }
+
+    /// Closes an exchange whose work is not in the pool, and has a worker drop it.
+    fn discard(&mut self) {
+        self.stage = Stage::Done;
+        self.call.exchange.close();
+        self.call.abandon(Leftover::Parked);
+    }
+
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Body>, Error>> {
+        loop {
+            match &mut self.stage {
+                Stage::Prefetch(request) => {
+                    ready!(poll_prefetch(
+                        request,
+                        self.call.shared.settings.prefetch,
+                        cx
+                    ));
+                    let Stage::Prefetch(request) = std::mem::replace(&mut self.stage, Stage::Done)
+                    else {
+                        continue;
+                    };
+                    self.submit(request)?;
+                }
+                Stage::Submitted(timer) => {
+                    let Poll::Ready(answer) = self.call.exchange.poll_answer(cx) else {
+                        if let Some(sleep) = timer {
+                            ready!(sleep.as_mut().poll(cx));
+                            *timer = None;
+                            self.time_out()?;
+                        }
+                        return Poll::Pending;
+                    };
+                    self.stage = Stage::Done;
+                    match answer {
+                        Some(Answer::Response(response)) => return Poll::Ready(Ok(response)),
+                        Some(Answer::Stream(head, length)) => {
+                            let body = Body::stream(self.call.clone(), length);
+                            return Poll::Ready(Ok(head.map(|()| body)));
+                        }
+                        Some(Answer::Forward(head, forward)) => {
+                            self.stage = Stage::Forwarded(forward.start(), Box::new(head));
+                        }
+                        None => {
+                            let failure = self.call.exchange.take_failure();
+                            let message = "the request was dropped without an answer";
+                            let vanished = || Error::new(Kind::Handler, message);
+                            return Poll::Ready(Err(failure.unwrap_or_else(vanished)));
+                        }
+                    }
+                }
+                Stage::Forwarded(inner, head) => {
+                    let response = ready!(inner.as_mut().poll(cx));
+                    let response = response.map_err(Error::handler).map(|mut response| {
+                        response
+                            .headers_mut()
+                            .extend(std::mem::take(head.headers_mut()));
+                        response
+                            .extensions_mut()
+                            .extend(std::mem::take(head.extensions_mut()));
+                        response
+                    });
+                    self.stage = Stage::Done;
+                    return Poll::Ready(response);
+                }
+                Stage::Done => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Gives up if no worker has begun.
+    fn time_out(&mut self) -> Result<(), Error> {
+        let Some(leftover) = self.call.exchange.close_if_queued() else {
+            return Ok(());
+        };
+        self.stage = Stage::Done;
+        self.call.abandon(leftover);
+        Err(Error::new(
+            Kind::Overloaded,
+            "no worker was free within queue_timeout",
+        ))
+    }
+}
+
+impl<H: SyncHandler> Future for ResponseFuture<H> {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let response = ready!(self.get_mut().poll_response(cx));
+        Poll::Ready(Ok(response.unwrap_or_else(|error| refusal(&error))))
+    }
+}
+
+impl<H: SyncHandler> Drop for ResponseFuture<H> {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Prefetch(request) => {
+                self.call.exchange.submit(Work::Start(request));
+                self.discard();
+            }
+            Stage::Submitted(_) => self.call.abandon(self.call.exchange.close()),
+            Stage::Forwarded(..) | Stage::Done => {}
+        }
+    }
+}
+
+impl<H: SyncHandler> fmt::Debug for ResponseFuture<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stage = match self.stage {
+            Stage::Prefetch(_) => "prefetch",
+            Stage::Submitted(_) => "submitted",
+            Stage::Forwarded(..) => "forwarded",
+            Stage::Done => "done",
+        };
+        f.debug_struct("ResponseFuture")
+            .field("stage", &stage)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads ahead until the request should get a worker.
+///
+/// A body of declared length waits here for all of it or for `limit` bytes: a slow sender holds no thread. One of unknown length waits for its first bytes only,
+/// since its sender may be waiting for an answer. With `Expect: 100-continue` asking for a byte is what sends the interim response, and that
+/// is the handler's to decide.
+fn poll_prefetch(request: &mut Request<Input>, limit: u64, cx: &mut Context<'_>) -> Poll<()> {
+    let expects = request
+        .headers()
+        .get(EXPECT)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if expects {
+        return Poll::Ready(());
+    }
+    let input = request.body_mut();
+    let wanted = input.length().map_or(limit, |length| length.min(limit));
+    while input.received() < wanted {
+        match input.poll_ahead(cx) {
+            Poll::Ready(true) => {}
+            Poll::Ready(false) => break,
+            Poll::Pending if input.length().is_none() && input.received() > 0 => break,
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+    Poll::Ready(())
+}
+
+/// The response for a request that no handler answered.
+fn refusal(error: &Error) -> Response<Body> {
+    if !error.is_overloaded() {
+        return error_response(error);
+    }
+    tracing::debug!(%error, "request refused");
+    let mut response = Response::new(Body::from("Service Unavailable\n"));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response.extensions_mut().insert(error.clone());
+    response
+}
+
+pin_project! {
+    /// The response of a [`Wsgi`](crate::Wsgi), before it is there: the application's or the inner service's.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct WsgiFuture<H: SyncHandler, S, R>
+    where
+        S: Service<R>,
+    {
+        #[pin]
+        state: State<H, S, R>,
+    }
+}
+
+pin_project! {
+    #[project = Project]
+    enum State<H: SyncHandler, S, R>
+    where
+        S: Service<R>,
+    {
+        Crossing { #[pin] future: ResponseFuture<H> },
+        Ready { service: S, request: Option<R> },
+        Inner { #[pin] future: S::Future },
+    }
+}
+
+impl<H: SyncHandler, S: Service<R>, R> WsgiFuture<H, S, R> {
+    pub(super) fn crossing(future: ResponseFuture<H>) -> Self {
+        Self {
+            state: State::Crossing { future },
+        }
+    }
+
+    pub(super) fn inner(service: S, request: R) -> Self {
+        let request = Some(request);
+        Self {
+            state: State::Ready { service, request },
+        }
+    }
+}
+
+impl<H, S, R, RB> Future for WsgiFuture<H, S, R>
+where
+    H: SyncHandler,
+    S: Service<R, Response = Response<RB>>,
+    RB: http_body::Body + Send + 'static,
+    RB::Error: Into<BoxError>,
+{
+    type Output = Result<Response<Body>, S::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let future = match self.as_mut().project().state.project() {
+                Project::Crossing { future } => {
+                    return future
+                        .poll(cx)
+                        .map(|response| response.map_err(|never| match never {}));
+                }
+                Project::Ready { service, request } => {
+                    ready!(service.poll_ready(cx))?;
+                    let Some(request) = request.take() else {
+                        return Poll::Pending;
+                    };
+                    service.call(request)
+                }
+                Project::Inner { future } => {
+                    let response = ready!(future.poll(cx))?;
+                    return Poll::Ready(Ok(response.map(Body::new)));
+                }
+            };
+            self.as_mut().project().state.set(State::Inner { future });
+        }
+    }
+}
+
+impl<H: SyncHandler, S: Service<R>, R> fmt::Debug for WsgiFuture<H, S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Crossing { .. } => "crossing",
+            State::Ready { .. } | State::Inner { .. } => "inner",
+        };
+        f.debug_struct("WsgiFuture")
+            .field("state", &state)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,465 @@
+//! The layer, the services it makes, and their settings.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use http::{Request, Response};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::call::Call;
+use super::future::{ResponseFuture, WsgiFuture};
+use crate::body::Body;
+use crate::error::{BoxError, Error};
+use crate::handler::SyncHandler;
+use crate::next::{CallInner, call_inner, erase};
+use crate::output::Output;
+use crate::pool::WorkerPool;
+use crate::view::split;
+
+/// Runs something on a worker, inside whatever the context hook sets up.
+pub(crate) type Around = Box<dyn FnMut(&mut dyn FnMut()) + Send>;
+
+type OnError = Arc<dyn Fn(&Error) -> Response<Output> + Send + Sync>;
+type Capture = Arc<dyn Fn() -> Around + Send + Sync>;
+
+/// Puts a synchronous application into an asynchronous stack.
+///
+/// | | is a layer for | the application |
+/// | --- | --- | --- |
+/// | [`WsgiLayer::new(app)`](Self::new) | any service | stands in front of it; [`at`](Self::at) mounts it under a prefix, [`Next`](crate::Next) calls the service |
+/// | [`WsgiLayer::adapter()`](WsgiLayer::adapter) | a [`SyncHandler`] | is what the layer wraps |
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use http::{Request, Response};
+/// use tower_wsgi::{Input, WsgiLayer};
+///
+/// fn legacy(request: Request<Input>) -> Response<String> {
+///     std::thread::sleep(std::time::Duration::from_millis(10)); // a query, say
+///     Response::new(format!("{} the old way\n", request.uri().path()))
+/// }
+///
+/// let app: Router = Router::new()
+///     .route("/", get(|| async { "the new way\n" }))
+///     .layer(WsgiLayer::new(legacy).at("/legacy").workers(15));
+/// ```
+///
+/// # Settings
+/// | setting | default | |
+/// | --- | --- | --- |
+/// | [`workers`](Self::workers), [`pool`](Self::pool) | 10 | handlers that run at once |
+/// | [`max_queued`](Self::max_queued) | 1,000 requests | beyond it: 503 |
+/// | [`queue_timeout`](Self::queue_timeout) | none | beyond it: 503 |
+/// | [`send_queue_size`](Self::send_queue_size) | 10 chunks | how far a body runs ahead of its client |
+/// | [`prefetch`](Self::prefetch) | 64 KiB | how much of a request's body is read before it gets a worker |
+/// | [`read_timeout`](Self::read_timeout) | none | how long a handler's read waits |
+/// | [`on_error`](Self::on_error) | a plain 500 | |
+/// | [`context`](Self::context) | none | carries task-locals and the like to the worker |
+///
+/// # Cancellation
+/// When the response future or the body is dropped, a request that waits for a worker is never run; for one that runs, the next write fails
+/// with [`BrokenPipe`](std::io::ErrorKind::BrokenPipe), the next read fails too, and [`Environ::is_disconnected`](crate::Environ::is_disconnected) is true.
+pub struct WsgiLayer<H = Adapter> {
+    handler: Arc<H>,
+    prefix: Arc<str>,
+    settings: Settings,
+}
+
+/// The place of the application in a [`WsgiLayer`] that has none of its own: see [`WsgiLayer::adapter`].
+#[derive(Clone, Copy, Debug)]
+pub struct Adapter;
+
+/// A service that runs a [`SyncHandler`] on a worker pool: what a2wsgi calls `WSGIMiddleware(app)`.
+///
+/// It is always ready: a worker is waited for inside the response future, so that idle connections hold nothing.
+///
+/// ```
+/// use axum::Router;
+/// use http::{Request, Response};
+/// use tower_wsgi::{Input, WsgiService};
+///
+/// fn report(_: Request<Input>) -> Response<&'static str> {
+///     Response::new("all is well\n")
+/// }
+///
+/// let app: Router = Router::new().route_service("/report", WsgiService::new(report));
+/// ```
+///
+/// Its settings are those of the layer: `WsgiLayer::adapter().workers(15).layer(report)`.
+pub struct WsgiService<H> {
+    shared: Arc<Shared<H>>,
+}
+
+/// The service that [`WsgiLayer::new(app)`](WsgiLayer::new) makes of an inner service.
+///
+/// It is always ready. Readiness of the inner service is awaited inside the response future of those requests that
+/// reach it, as in axum's `Router`, so that neither side keeps the other from being called.
+pub struct Wsgi<H, S> {
+    shared: Arc<Shared<Arc<H>>>,
+    inner: S,
+    erased: Arc<dyn Any + Send + Sync>,
+}
+
+/// What all requests of a service share.
+pub(crate) struct Shared<H> {
+    pub(super) handler: H,
+    pub(super) prefix: Arc<str>,
+    pub(super) settings: Settings,
+}
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(super) pool: WorkerPool,
+    pub(super) max_queued: usize,
+    pub(super) queue_timeout: Option<Duration>,
+    pub(super) send_queue_size: usize,
+    pub(super) prefetch: u64,
+    pub(super) read_timeout: Option<Duration>,
+    pub(super) on_error: Option<OnError>,
+    pub(super) capture: Option<Capture>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            pool: WorkerPool::default(),
+            max_queued: 1000,
+            queue_timeout: None,
+            send_queue_size: 10,
+            prefetch: 64 * 1024,
+            read_timeout: None,
+            on_error: None,
+            capture: None,
+        }
+    }
+}
+
+impl<H: SyncHandler> WsgiLayer<H> {
+    /// A layer that puts `app` in front of the inner service. Without [`at`](Self::at), `app` gets every request.
+    #[must_use]
+    pub fn new(app: H) -> Self {
+        Self {
+            handler: Arc::new(app),
+            prefix: "".into(),
+            settings: Settings::default(),
+        }
+    }
+
+    /// Mounts the application at `prefix`: requests outside it go to the inner service untouched. The application sees
+    /// the rest of the path as its URI and the prefix in [`Environ::script_name`](crate::Environ::script_name).
+    ///
+    /// The prefix is compared with the path as it is sent, percent-encoding and all, at the borders of its segments: `/api` does not
+    /// own `/apiary`. A slash at its end makes no difference.
+    ///
+    /// # Panics
+    /// If `prefix` does not start with a slash, or is not the path of a URI.
+    #[must_use]
+    pub fn at(mut self, prefix: &str) -> Self {
+        assert!(
+            prefix.starts_with('/'),
+            "a prefix starts with a slash, which {prefix:?} does not"
+        );
+        let path = PathAndQuery::try_from(prefix).ok();
+        assert!(
+            path.is_some_and(|path| path.as_str() == prefix && path.query().is_none()),
+            "a prefix is the path of a URI, which {prefix:?} is not"
+        );
+        self.prefix = prefix.trim_end_matches('/').into();
+        self
+    }
+}
+
+impl WsgiLayer<Adapter> {
+    /// The bare crossing: a layer that makes a [`WsgiService`] of the [`SyncHandler`] that it wraps.
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use tower::ServiceBuilder;
+    /// use tower_http::trace::TraceLayer;
+    /// use tower_wsgi::{Input, WsgiLayer};
+    ///
+    /// let service = ServiceBuilder::new()
+    ///     .layer(TraceLayer::new_for_http())
+    ///     .layer(WsgiLayer::adapter().workers(15))
+    ///     .service(|_: Request<Input>| Response::new("Hello World!"));
+    /// ```
+    #[must_use]
+    pub fn adapter() -> Self {
+        Self {
+            handler: Arc::new(Adapter),
+            prefix: "".into(),
+            settings: Settings::default(),
+        }
+    }
+}
+
+impl<H> WsgiLayer<H> {
+    /// How many handlers run at once, on threads of this layer's own. 10 by default.
+    ///
+    /// # Panics
+    /// If `workers` is 0.
+    #[must_use]
+    pub fn workers(self, workers: usize) -> Self {
+        self.pool(WorkerPool::new(workers))
+    }
+
+    /// Runs the handlers on a pool that other layers may use too.
+    #[must_use]
+    pub fn pool(mut self, pool: WorkerPool) -> Self {
+        self.settings.pool = pool;
+        self
+    }
+
+    /// How many requests may wait for a worker: 1,000 by default. The next one gets 503 with `Retry-After`, at once. The bound is on the memory and the
+    /// patience that a flood of requests can take; 0 turns away whatever no worker is free for.
+    #[must_use]
+    pub fn max_queued(mut self, requests: usize) -> Self {
+        self.settings.max_queued = requests;
+        self
+    }
+
+    /// How long a request may wait for a worker; as long as its client does by default. After it: 503 with `Retry-After`.
+    ///
+    /// Needs a tokio runtime with its time driver, which every multi-purpose runtime has.
+    #[must_use]
+    pub fn queue_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.queue_timeout = Some(timeout);
+        self
+    }
+
+    /// How many chunks of a response's body may wait for the client: 10 by default, at least 1.
+    #[must_use]
+    pub fn send_queue_size(mut self, chunks: usize) -> Self {
+        self.settings.send_queue_size = chunks.max(1);
+        self
+    }
+
+    /// How many bytes of a request's body are read before the handler asks: 64 KiB by default.
+    ///
+    /// A body of declared length gets a worker once all of it or this much is here, so that a slow sender holds no thread. A body
+    /// of unknown length gets one at its first bytes. With `Expect: 100-continue` nothing is read ahead. A body's frames are not
+    /// split: the last one may go over.
+    #[must_use]
+    pub fn prefetch(mut self, bytes: usize) -> Self {
+        self.settings.prefetch = bytes as u64;
+        self
+    }
+
+    /// How long a read of the request's body may wait for a byte before it fails with [`TimedOut`](std::io::ErrorKind::TimedOut); for ever by
+    /// default. It bounds how long a sender who stalls can hold a worker.
+    #[must_use]
+    pub fn read_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.read_timeout = Some(timeout);
+        self
+    }
+
+    /// Makes the response for a handler that failed or panicked, on the worker. The response carries the error as an extension in any case.
+    ///
+    /// ```
+    /// use http::{Response, StatusCode};
+    /// use tower_wsgi::{Error, Output, WsgiLayer};
+    ///
+    /// let layer = WsgiLayer::adapter().on_error(|error: &Error| {
+    ///     let mut response = Response::new(Output::from("<h1>Sorry</h1>"));
+    ///     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    ///     response
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_error(
+        mut self,
+        respond: impl Fn(&Error) -> Response<Output> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.on_error = Some(Arc::new(respond));
+        self
+    }
+
+    /// Carries context from the caller's task to the worker. `capture` runs in the task; what it returns runs on the worker, around the handler and around
+    /// each stretch of its body.
+    ///
+    /// The `tracing` span and the runtime's handle cross without it.
+    ///
+    /// ```
+    /// use tower_wsgi::WsgiLayer;
+    ///
+    /// tokio::task_local! { static USER: String; }
+    ///
+    /// let layer = WsgiLayer::adapter().context(|| {
+    ///     let user = USER.try_with(String::clone).unwrap_or_default();
+    ///     move |run: &mut dyn FnMut()| USER.sync_scope(user.clone(), run)
+    /// });
+    /// ```
+    #[must_use]
+    pub fn context<F, A>(mut self, capture: F) -> Self
+    where
+        F: Fn() -> A + Send + Sync + 'static,
+        A: FnMut(&mut dyn FnMut()) + Send + 'static,
+    {
+        self.settings.capture = Some(Arc::new(move || Box::new(capture())));
+        self
+    }
+}
+
+impl<H: SyncHandler> WsgiService<H> {
+    /// A service that runs `handler`, with the settings' defaults and ten threads of its own.
+    #[must_use]
+    pub fn new(handler: H) -> Self {
+        WsgiLayer::adapter().layer(handler)
+    }
+}
+
+impl<H: SyncHandler> Layer<H> for WsgiLayer<Adapter> {
+    type Service = WsgiService<H>;
+
+    fn layer(&self, handler: H) -> Self::Service {
+        WsgiService {
+            shared: Arc::new(Shared {
+                handler,
+                prefix: self.prefix.clone(),
+                settings: self.settings.clone(),
+            }),
+        }
+    }
+}
+
+impl<H: SyncHandler, S: Clone + Send + 'static> Layer<S> for WsgiLayer<H> {
+    type Service = Wsgi<H, S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Wsgi {
+            shared: Arc::new(Shared {
+                handler: self.handler.clone(),
+                prefix: self.prefix.clone(),
+                settings: self.settings.clone(),
+            }),
+            erased: erase(inner.clone()),
+            inner,
+        }
+    }
+}
+
+impl<H, B> Service<Request<B>> for WsgiService<H>
+where
+    H: SyncHandler,
+    B: http_body::Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = ResponseFuture<H>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        Call::start(&self.shared, request.map(Body::new), None)
+    }
+}
+
+impl<H, S, B, RB> Service<Request<B>> for Wsgi<H, S>
+where
+    H: SyncHandler,
+    S: Service<Request<B>, Response = Response<RB>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: http_body::Body + From<Body> + Send + 'static,
+    B::Error: Into<BoxError>,
+    RB: http_body::Body + Send + 'static,
+    RB::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = WsgiFuture<Arc<H>, S, Request<B>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        if split(request.uri().path(), &self.shared.prefix).is_none() {
+            return WsgiFuture::inner(self.inner.clone(), request);
+        }
+        let call: CallInner = call_inner::<S, B, RB>;
+        let next = (self.erased.clone(), call);
+        WsgiFuture::crossing(Call::start(
+            &self.shared,
+            request.map(Body::new),
+            Some(next),
+        ))
+    }
+}
+
+impl<H> Clone for WsgiLayer<H> {
+    fn clone(&self) -> Self {
+        Self {
+            handler: self.handler.clone(),
+            prefix: self.prefix.clone(),
+            settings: self.settings.clone(),
+        }
+    }
+}
+
+impl<H> Clone for WsgiService<H> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<H, S: Clone> Clone for Wsgi<H, S> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            inner: self.inner.clone(),
+            erased: self.erased.clone(),
+        }
+    }
+}
+
+impl<H> fmt::Debug for WsgiLayer<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WsgiLayer")
+            .field("prefix", &self.prefix)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H> fmt::Debug for WsgiService<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WsgiService")
+            .field("settings", &self.shared.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H, S: fmt::Debug> fmt::Debug for Wsgi<H, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wsgi")
+            .field("prefix", &self.shared.prefix)
+            .field("settings", &self.shared.settings)
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("pool", &self.pool)
+            .field("max_queued", &self.max_queued)
+            .field("queue_timeout", &self.queue_timeout)
+            .field("send_queue_size", &self.send_queue_size)
+            .field("prefetch", &self.prefetch)
+            .field("read_timeout", &self.read_timeout)
+            .finish_non_exhaustive()
+    }
+}

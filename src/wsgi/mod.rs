@@ -1,0 +1,15 @@
+//! The crossing from async to sync.
+//!
+//! A request's trip: [`WsgiService`] or [`Wsgi`] makes a `Call` (`call.rs`), the [`ResponseFuture`] reads ahead and submits it to the
+//! pool (`future.rs`), a worker runs the handler (`call.rs`) and delivers what it returned (`deliver.rs`), chunk by chunk where it has to
+//! (`produce.rs`).
+
+mod call;
+mod deliver;
+mod future;
+mod layer;
+mod meter;
+mod produce;
+
+pub use future::{ResponseFuture, WsgiFuture};
+pub use layer::{Adapter, Wsgi, WsgiLayer, WsgiService};
