@@ -6,12 +6,12 @@ use std::fmt;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
-use http_body_util::BodyExt;
+use pin_project_lite::pin_project;
 
 use crate::error::BoxError;
 
@@ -60,6 +60,14 @@ struct Ahead {
     rest: Body,
 }
 
+pin_project! {
+    /// A body of another type. Its hints stay true: neither bytes nor frames change.
+    struct Foreign<B> {
+        #[pin]
+        body: B,
+    }
+}
+
 /// The last frame of a body.
 struct Last(Option<Result<HeaderMap, BoxError>>);
 
@@ -86,6 +94,10 @@ struct Stream {
     source: Option<Arc<dyn Source>>,
     /// What is left of the declared length.
     remaining: Option<u64>,
+    /// Whether the last poll gave a frame.
+    flowing: bool,
+    /// The error to end with, see [`Stream::poll_frame`].
+    failure: Option<BoxError>,
 }
 
 impl Body {
@@ -110,11 +122,8 @@ impl Body {
         let Some(body) = body else {
             return Self::empty();
         };
-        let body = body
-            .map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
-            .map_err(Into::into);
         Self {
-            kind: Kind::Boxed(Box::pin(body)),
+            kind: Kind::Boxed(Box::pin(Foreign { body })),
         }
     }
 
@@ -124,6 +133,8 @@ impl Body {
             kind: Kind::Stream(Stream {
                 source: Some(source),
                 remaining: length,
+                flowing: false,
+                failure: None,
             }),
         }
     }
@@ -180,10 +191,7 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Empty => true,
             Kind::Full(bytes) => bytes.is_empty(),
-            Kind::Stream(stream) => stream
-                .source
-                .as_ref()
-                .is_none_or(|source| source.is_drained()),
+            Kind::Stream(stream) => stream.is_drained(),
             Kind::Boxed(body) => body.is_end_stream(),
             Kind::Ahead(ahead) => ahead.chunks.is_empty() && ahead.rest.is_end_stream(),
         }
@@ -218,23 +226,43 @@ impl http_body::Body for Body {
 impl Stream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Some(source) = &self.source else {
-            return Poll::Ready(None);
+            return Poll::Ready(self.failure.take().map(Err));
         };
         let mut resume = false;
         let polled = source.poll_frame(cx, &mut resume);
         if resume {
             source.clone().resume();
         }
-        match &polled {
+        let flowing = mem::replace(&mut self.flowing, false);
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let (Some(remaining), Some(data)) = (&mut self.remaining, frame.data_ref()) {
                     *remaining = remaining.saturating_sub(data.len() as u64);
                 }
+                self.flowing = true;
+                Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(_) => self.close(),
-            Poll::Pending => {}
+            // hyper throws away what it has gathered when a body fails. To pause once lets it send the head and the frames that
+            // came before, so that the client sees a response that was cut off and not a server that never answered.
+            Poll::Ready(Some(Err(error))) if flowing => {
+                self.close();
+                self.failure = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(end) => {
+                self.close();
+                Poll::Ready(end)
+            }
+            Poll::Pending => Poll::Pending,
         }
-        polled
+    }
+
+    fn is_drained(&self) -> bool {
+        match &self.source {
+            Some(source) => source.is_drained(),
+            None => self.failure.is_none(),
+        }
     }
 
     fn close(&mut self) {
@@ -247,6 +275,34 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+impl<B> http_body::Body for Foreign<B>
+where
+    B: http_body::Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(self.project().body.poll_frame(cx));
+        Poll::Ready(frame.map(|frame| match frame {
+            Ok(frame) => Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))),
+            Err(error) => Err(error.into()),
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

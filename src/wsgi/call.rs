@@ -46,7 +46,7 @@ type InnerService = (Arc<dyn Any + Send + Sync>, CallInner);
 
 /// What a worker is to do.
 pub(crate) enum Work {
-    Start(Box<Request<Input>>),
+    Start(Request<Input>),
     Resume(Box<Producer>),
 }
 
@@ -162,7 +162,7 @@ impl<H: SyncHandler> Call<H> {
 impl<H: SyncHandler> Job for Call<H> {
     fn run(self: Arc<Self>) {
         let done = catch_unwind(AssertUnwindSafe(|| match self.exchange.begin() {
-            Begin::Run(Work::Start(request)) => self.enter(|| self.run_handler(*request)),
+            Begin::Run(Work::Start(request)) => self.enter(|| self.run_handler(request)),
             Begin::Run(Work::Resume(producer)) => self.enter(|| produce(&self, producer)),
             Begin::Drop(work) => self.enter(|| drop(work)),
             Begin::Nothing => {}

@@ -35,7 +35,7 @@ pub struct ResponseFuture<H: SyncHandler> {
 
 enum Stage {
     /// Reading ahead.
-    Prefetch(Box<Request<Input>>),
+    Prefetch(Request<Input>),
     /// Waiting for a worker, or for its answer; the timer runs until one has begun.
     Submitted(Option<Pin<Box<Sleep>>>),
     /// Waiting for the inner service, with what the handler put on its response.
@@ -50,12 +50,12 @@ impl<H: SyncHandler> ResponseFuture<H> {
     pub(super) fn new(call: Arc<Call<H>>, request: Request<Input>) -> Self {
         Self {
             call,
-            stage: Stage::Prefetch(Box::new(request)),
+            stage: Stage::Prefetch(request),
         }
     }
 
     /// Hands the request to the pool.
-    fn submit(&mut self, request: Box<Request<Input>>) -> Result<(), Error> {
+    fn submit(&mut self, request: Request<Input>) -> Result<(), Error> {
         let settings = &self.call.shared.settings;
         self.call.exchange.submit(Work::Start(request));
         let submitted = settings.pool.submit(self.call.clone(), settings.max_queued);
