@@ -29,17 +29,10 @@ fn main() {
     let time = Duration::from_millis(argument("--milliseconds", 1000));
     let connections = [1, 8, 32, 256];
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    println!(
-        "{cores} cores, {rounds} interleaved rounds of {} ms each\n",
-        time.as_millis()
-    );
+    println!("{cores} cores, {rounds} interleaved rounds of {} ms each\n", time.as_millis());
 
     let names = ["native async", "spawn_blocking", "WsgiService"];
-    let server = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let server = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let addresses = routers().map(|router| serve(&server, router));
 
     println!("loopback HTTP/1.1, requests per second");
@@ -62,11 +55,7 @@ fn main() {
     }
 
     println!("\nin process, nanoseconds per request");
-    let inside = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let inside = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let mut cost = vec![Vec::new(); names.len()];
     for round in 0..=rounds {
         let costs = [
@@ -75,10 +64,7 @@ fn main() {
             in_process(&inside, WsgiService::new(hello), time),
         ];
         if round > 0 {
-            costs
-                .into_iter()
-                .zip(&mut cost)
-                .for_each(|(value, column)| column.push(value));
+            costs.into_iter().zip(&mut cost).for_each(|(value, column)| column.push(value));
         }
     }
     table("one after the other", &names, &cost);
@@ -95,24 +81,17 @@ async fn native(_: Request<Body>) -> Response<Body> {
 
 /// What a user would write.
 async fn by_hand(_: Request<Body>) -> Response<Body> {
-    let text = tokio::task::spawn_blocking(|| HELLO)
-        .await
-        .expect("no panic");
+    let text = tokio::task::spawn_blocking(|| HELLO).await.expect("no panic");
     Response::new(Body::from(text))
 }
 
 fn routers() -> [Router; 3] {
     [
-        Router::new().route(
-            "/",
-            get(|| async { Response::new(axum::body::Body::from(HELLO)) }),
-        ),
+        Router::new().route("/", get(|| async { Response::new(axum::body::Body::from(HELLO)) })),
         Router::new().route(
             "/",
             get(|| async {
-                let text = tokio::task::spawn_blocking(|| HELLO)
-                    .await
-                    .expect("no panic");
+                let text = tokio::task::spawn_blocking(|| HELLO).await.expect("no panic");
                 Response::new(axum::body::Body::from(text))
             }),
         ),
@@ -155,10 +134,7 @@ struct Load {
 
 /// Loads a server from one thread with so many connections, each with one request at a time.
 fn load(address: SocketAddr, connections: usize, time: Duration) -> Load {
-    let runtime = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let start = Instant::now();
         let clients = (0..connections).map(|_| tokio::spawn(client(address, start + time)));
@@ -171,10 +147,7 @@ fn load(address: SocketAddr, connections: usize, time: Duration) -> Load {
         let throughput = latencies.len() as f64 / elapsed;
         latencies.sort_unstable();
         let latency = latencies[latencies.len() / 2] as f64 / 1000.0;
-        Load {
-            throughput,
-            latency,
-        }
+        Load { throughput, latency }
     })
 }
 
@@ -208,10 +181,7 @@ async fn client(address: SocketAddr, end: Instant) -> Vec<u64> {
 /// Calls a service again and again from a task of a runtime.
 fn in_process<S>(runtime: &Runtime, service: S, time: Duration) -> f64
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     let task = runtime.spawn(async move {
@@ -233,10 +203,7 @@ where
 fn table(title: &str, names: &[&str], columns: &[Vec<f64>]) {
     println!("{title}");
     for (name, column) in names.iter().zip(columns) {
-        let ratios = column
-            .iter()
-            .zip(&columns[0])
-            .map(|(value, base)| value / base);
+        let ratios = column.iter().zip(&columns[0]).map(|(value, base)| value / base);
         let (low, middle, high) = spread(column.clone());
         let (_, ratio, _) = spread(ratios.collect());
         println!("  {name:<16} {middle:>10.1}  ({low:.1} to {high:.1})  x {ratio:.2}");
@@ -245,17 +212,10 @@ fn table(title: &str, names: &[&str], columns: &[Vec<f64>]) {
 
 fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
-    (
-        values[0],
-        values[values.len() / 2],
-        values[values.len() - 1],
-    )
+    (values[0], values[values.len() / 2], values[values.len() - 1])
 }
 
 fn argument(name: &str, default: u64) -> u64 {
     let mut arguments = std::env::args().skip_while(|argument| argument != name);
-    arguments
-        .nth(1)
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(default)
+    arguments.nth(1).and_then(|value| value.parse().ok()).unwrap_or(default)
 }

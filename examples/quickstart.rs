@@ -86,15 +86,11 @@ impl SyncHandler for Legacy {
             "/hello" if get => Ok(text("Hello World!")),
             "/sha256" if post => Ok(text(sha256(request.into_body())?)),
             "/store" if post => Ok(text(self.store(request.into_body())?)),
-            "/numbers" if get => Ok(parameter(&request, "n").map_or_else(bad_request, |n: u64| {
-                text(Output::iter((1..=n).map(|n| format!("{n}\n"))))
-            })),
+            "/numbers" if get => Ok(parameter(&request, "n")
+                .map_or_else(bad_request, |n: u64| text(Output::iter((1..=n).map(|n| format!("{n}\n")))))),
             "/environ" if get => Ok(text(environ(&request))),
-            "/file" if get => Ok(
-                parameter(&request, "size").map_or_else(bad_request, |size| {
-                    text(Output::reader(io::repeat(b'x').take(size)))
-                }),
-            ),
+            "/file" if get => Ok(parameter(&request, "size")
+                .map_or_else(bad_request, |size| text(Output::reader(io::repeat(b'x').take(size))))),
             "/sleep" if get => Ok(parameter(&request, "ms").map_or_else(bad_request, |ms| {
                 std::thread::sleep(Duration::from_millis(ms));
                 text(format!("slept for {ms} ms\n"))
@@ -105,8 +101,8 @@ impl SyncHandler for Legacy {
                 let failure = Err("the database went away");
                 Ok(text(Output::try_iter(rows.into_iter().chain([failure]))))
             }
-            "/hello" | "/sha256" | "/store" | "/numbers" | "/environ" | "/file" | "/sleep"
-            | "/panic" | "/fail-late" => Ok(status(StatusCode::METHOD_NOT_ALLOWED)),
+            "/hello" | "/sha256" | "/store" | "/numbers" | "/environ" | "/file" | "/sleep" | "/panic"
+            | "/fail-late" => Ok(status(StatusCode::METHOD_NOT_ALLOWED)),
             _ => Ok(status(StatusCode::NOT_FOUND)),
         }
     }
@@ -116,9 +112,7 @@ impl Legacy {
     /// Stores an upload. The file has its name only once all of it has arrived: a client that vanishes is an error here, and
     /// the unnamed rest goes with the guard.
     fn store(&self, mut body: Input) -> io::Result<String> {
-        let mut file = tempfile::Builder::new()
-            .prefix(".incoming-")
-            .tempfile_in(&self.store)?;
+        let mut file = tempfile::Builder::new().prefix(".incoming-").tempfile_in(&self.store)?;
         io::copy(&mut body, &mut file)?;
         let unique = file.path().to_string_lossy();
         let name = unique.rsplit("/.incoming-").next().unwrap_or_default();
@@ -133,28 +127,20 @@ fn sha256(mut body: Input) -> io::Result<String> {
     while let Some(chunk) = body.chunk()? {
         hash.update(&chunk);
     }
-    let digits: String = hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digits: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(digits + "\n")
 }
 
 fn environ(request: &Request<Input>) -> String {
     let variables = Variables::of(request);
-    let lines = variables
-        .iter()
-        .map(|(name, value)| format!("{name}={}\n", String::from_utf8_lossy(value)));
+    let lines = variables.iter().map(|(name, value)| format!("{name}={}\n", String::from_utf8_lossy(value)));
     lines.collect()
 }
 
 fn text(body: impl Into<Output>) -> Response<Output> {
     let mut response = Response::new(body.into());
     let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
-    response
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, plain);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, plain);
     response
 }
 
@@ -178,9 +164,7 @@ fn parameter<T: FromStr>(request: &Request<Input>, name: &str) -> Option<T> {
 /// A variable of the process's environment, or its default.
 fn variable<T: FromStr<Err: std::fmt::Display>>(name: &str, default: T) -> Result<T, BoxError> {
     match std::env::var(name) {
-        Ok(value) => value
-            .parse()
-            .map_err(|error| format!("{name}={value}: {error}").into()),
+        Ok(value) => value.parse().map_err(|error| format!("{name}={value}: {error}").into()),
         Err(_) => Ok(default),
     }
 }

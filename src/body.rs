@@ -122,9 +122,7 @@ impl Body {
         let Some(body) = body else {
             return Self::empty();
         };
-        Self {
-            kind: Kind::Boxed(Box::pin(Foreign { body })),
-        }
+        Self { kind: Kind::Boxed(Box::pin(Foreign { body })) }
     }
 
     /// A body that a worker produces, of a declared length or not.
@@ -141,9 +139,7 @@ impl Body {
 
     /// A body that has only its trailers or its failure left.
     pub(crate) fn last(end: Result<HeaderMap, BoxError>) -> Self {
-        Self {
-            kind: Kind::Boxed(Box::pin(Last(Some(end)))),
-        }
+        Self { kind: Kind::Boxed(Box::pin(Last(Some(end)))) }
     }
 
     /// `rest`, with what was read of it in front again.
@@ -151,9 +147,7 @@ impl Body {
         if chunks.is_empty() {
             return rest;
         }
-        Self {
-            kind: Kind::Ahead(Box::new(Ahead { chunks, rest })),
-        }
+        Self { kind: Kind::Ahead(Box::new(Ahead { chunks, rest })) }
     }
 }
 
@@ -201,16 +195,10 @@ impl http_body::Body for Body {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Stream(stream) => stream
-                .remaining
-                .map_or_else(SizeHint::new, SizeHint::with_exact),
+            Kind::Stream(stream) => stream.remaining.map_or_else(SizeHint::new, SizeHint::with_exact),
             Kind::Boxed(body) => body.size_hint(),
             Kind::Ahead(ahead) => {
-                let here = ahead
-                    .chunks
-                    .iter()
-                    .map(|chunk| chunk.len() as u64)
-                    .sum::<u64>();
+                let here = ahead.chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
                 let rest = ahead.rest.size_hint();
                 let mut hint = SizeHint::new();
                 if let Some(upper) = rest.upper() {
@@ -330,19 +318,13 @@ impl Default for Body {
 
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Body")
-            .field("size_hint", &http_body::Body::size_hint(self))
-            .finish_non_exhaustive()
+        f.debug_struct("Body").field("size_hint", &http_body::Body::size_hint(self)).finish_non_exhaustive()
     }
 }
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        let kind = if bytes.is_empty() {
-            Kind::Empty
-        } else {
-            Kind::Full(bytes)
-        };
+        let kind = if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) };
         Self { kind }
     }
 }

@@ -62,12 +62,7 @@ impl Environ {
                 scope.view.follow(request);
                 Self::from(&scope)
             }
-            None => Self {
-                view: View::of(request),
-                extra: BTreeMap::new(),
-                scope: None,
-                link: None,
-            },
+            None => Self { view: View::of(request), extra: BTreeMap::new(), scope: None, link: None },
         };
         environ.link = Some(link);
         environ
@@ -124,9 +119,7 @@ impl Environ {
     /// the request did not come through a crossing.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
-        self.link
-            .as_ref()
-            .is_some_and(|link| link.is_disconnected())
+        self.link.as_ref().is_some_and(|link| link.is_disconnected())
     }
 
     /// The request as the asynchronous side around this one sees it (a2wsgi's `environ["asgi.scope"]`), with the path
@@ -135,10 +128,7 @@ impl Environ {
     pub fn scope(&self) -> Scope {
         match &self.scope {
             Some(scope) => (**scope).clone(),
-            None => Scope {
-                view: self.view.clone(),
-                environ: None,
-            },
+            None => Scope { view: self.view.clone(), environ: None },
         }
     }
 
@@ -207,10 +197,7 @@ impl From<&Scope> for Environ {
     fn from(scope: &Scope) -> Self {
         Self {
             view: scope.view.clone(),
-            extra: scope
-                .environ()
-                .map(|environ| environ.extra.clone())
-                .unwrap_or_default(),
+            extra: scope.environ().map(|environ| environ.extra.clone()).unwrap_or_default(),
             scope: Some(Arc::new(scope.clone())),
             link: None,
         }

@@ -183,11 +183,7 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
             return Room::Closed;
         }
         state.frames.push_back(frame);
-        let room = if state.frames.len() < self.capacity {
-            Room::Free
-        } else {
-            Room::Full
-        };
+        let room = if state.frames.len() < self.capacity { Room::Free } else { Room::Full };
         state.wake_consumer();
         room
     }
@@ -297,11 +293,7 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
 
     /// Awaits a frame, the end (`None`) or the error that ended the body. Sets `resume` when
     /// parked work has room again and the caller has to submit it.
-    pub(crate) fn poll_frame(
-        &self,
-        cx: &mut Context<'_>,
-        resume: &mut bool,
-    ) -> Poll<Option<Result<F, E>>> {
+    pub(crate) fn poll_frame(&self, cx: &mut Context<'_>, resume: &mut bool) -> Poll<Option<Result<F, E>>> {
         let mut state = lock(&self.state);
         let Some(frame) = state.frames.pop_front() else {
             return match state.end.take() {

@@ -138,8 +138,7 @@ impl Input {
         if !matches!(self.state, State::Open) {
             return Poll::Ready(false);
         }
-        self.poll_fill(cx)
-            .map(|filled| matches!(filled, Ok(Fill::Frame)))
+        self.poll_fill(cx).map(|filled| matches!(filled, Ok(Fill::Frame)))
     }
 
     /// The next bytes as they came in, without a copy; `None` at the end of the body. Never empty.
@@ -165,9 +164,7 @@ impl Input {
     /// The trailers, once the end of the body was read; `None` before it, and where the client sent none.
     #[must_use]
     pub fn trailers(&self) -> Option<&HeaderMap> {
-        self.trailers
-            .as_ref()
-            .filter(|_| self.current.is_empty() && self.ready.is_empty())
+        self.trailers.as_ref().filter(|_| self.current.is_empty() && self.ready.is_empty())
     }
 
     /// Turns what was not read yet into an async body again, without a copy.
@@ -182,9 +179,7 @@ impl Input {
                 Some(trailers) => Body::last(Ok(trailers)),
                 None => Body::empty(),
             },
-            State::Failed(kind, source) => {
-                Body::last(Err(io::Error::new(kind, Shared(source)).into()))
-            }
+            State::Failed(kind, source) => Body::last(Err(io::Error::new(kind, Shared(source)).into())),
         };
         Body::ahead(chunks, rest)
     }
@@ -268,9 +263,8 @@ impl Input {
         self.received += data.len() as u64;
         if let Some(length) = self.length.filter(|length| self.received > *length) {
             let received = self.received;
-            let message = format!(
-                "the request's body is longer than declared: {length} bytes, {received} came"
-            );
+            let message =
+                format!("the request's body is longer than declared: {length} bytes, {received} came");
             let error = Error::new(Kind::Length, message);
             return Err((io::ErrorKind::InvalidData, error.into()));
         }
@@ -289,8 +283,7 @@ impl Input {
         match self.length {
             Some(length) if self.received < length => {
                 let received = self.received;
-                let message =
-                    format!("the request's body ended early: {received} of {length} bytes came");
+                let message = format!("the request's body ended early: {received} of {length} bytes came");
                 let error = Error::new(Kind::Length, message);
                 Err((io::ErrorKind::UnexpectedEof, error.into()))
             }

@@ -82,12 +82,7 @@ impl Next {
         watch: Arc<dyn Watch>,
         mount: Option<Mount>,
     ) -> Self {
-        Self {
-            service,
-            call,
-            watch,
-            mount: mount.map(Arc::new),
-        }
+        Self { service, call, watch, mount: mount.map(Arc::new) }
     }
 
     /// Calls the inner service and waits for the head of its response; the body is passed through, not waited for.
@@ -131,10 +126,7 @@ impl Next {
     #[must_use = "the request is handed over by returning this"]
     pub fn forward(&self, request: Request<Input>) -> Response<Output> {
         let request = self.restore(request);
-        let forward = Forward {
-            next: self.clone(),
-            request,
-        };
+        let forward = Forward { next: self.clone(), request };
         Response::new(OutputKind::Forward(Box::new(forward)).into())
     }
 
@@ -186,10 +178,7 @@ pub(crate) fn erase<S: Send + 'static>(service: S) -> Arc<dyn Any + Send + Sync>
 }
 
 /// Calls the service of type `S` that [`erase`] put away.
-pub(crate) fn call_inner<S, B, RB>(
-    service: &(dyn Any + Send + Sync),
-    request: Request<Body>,
-) -> BoxFuture
+pub(crate) fn call_inner<S, B, RB>(service: &(dyn Any + Send + Sync), request: Request<Body>) -> BoxFuture
 where
     S: Service<Request<B>, Response = Response<RB>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -204,9 +193,7 @@ where
         let Some(mut service) = service else {
             return Err("the inner service is of another type".into());
         };
-        poll_fn(|cx| service.poll_ready(cx))
-            .await
-            .map_err(Into::into)?;
+        poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
         let response = service.call(request.map(B::from)).await;
         Ok(response.map_err(Into::into)?.map(Body::new))
     })

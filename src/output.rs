@@ -100,9 +100,7 @@ impl Output {
         T: Into<Bytes>,
         E: Into<BoxError>,
     {
-        let chunks = chunks
-            .into_iter()
-            .map(|chunk| chunk.map(Into::into).map_err(Into::into));
+        let chunks = chunks.into_iter().map(|chunk| chunk.map(Into::into).map_err(Into::into));
         OutputKind::Source(Source::Iter(Box::new(chunks))).into()
     }
 
@@ -225,10 +223,7 @@ impl fmt::Debug for Output {
 
 impl From<OutputKind> for Output {
     fn from(kind: OutputKind) -> Self {
-        Self {
-            kind,
-            trailers: None,
-        }
+        Self { kind, trailers: None }
     }
 }
 

@@ -48,16 +48,8 @@ impl Parker {
             .try_with(Cell::take)
             .ok()
             .flatten()
-            .unwrap_or_else(|| {
-                Arc::new(Signal {
-                    woken: AtomicBool::new(false),
-                    thread: current(),
-                })
-            });
-        Self {
-            waker: Waker::from(signal.clone()),
-            signal: Some(signal),
-        }
+            .unwrap_or_else(|| Arc::new(Signal { woken: AtomicBool::new(false), thread: current() }));
+        Self { waker: Waker::from(signal.clone()), signal: Some(signal) }
     }
 
     /// Wakes the thread that waits in [`park`](Self::park).

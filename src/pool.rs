@@ -18,9 +18,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::parker::Parker;
-use crate::sync::{
-    AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock, thread_local, yield_now,
-};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock, thread_local, yield_now};
 
 /// How long an idle thread stays (tokio's blocking pool keeps its threads as long).
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -251,10 +249,7 @@ impl Default for WorkerPool {
 
 impl fmt::Debug for WorkerPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WorkerPool")
-            .field("workers", &self.workers())
-            .field("stats", &self.stats())
-            .finish()
+        f.debug_struct("WorkerPool").field("workers", &self.workers()).field("stats", &self.stats()).finish()
     }
 }
 
@@ -399,10 +394,7 @@ impl Core {
         let woken = sleeper.wait(&parker, Some(Instant::now() + KEEP_ALIVE));
         let mut state = lock(&self.state);
         if !woken {
-            let place = state
-                .sleepers
-                .iter()
-                .position(|other| Arc::ptr_eq(other, &sleeper));
+            let place = state.sleepers.iter().position(|other| Arc::ptr_eq(other, &sleeper));
             if let Some(place) = place {
                 state.sleepers.remove(place);
                 state.threads -= 1;
@@ -500,10 +492,7 @@ impl State {
 
 impl Sleeper {
     fn new(parker: &Parker) -> Arc<Self> {
-        Arc::new(Self {
-            granted: AtomicBool::new(false),
-            waker: parker.waker().clone(),
-        })
+        Arc::new(Self { granted: AtomicBool::new(false), waker: parker.waker().clone() })
     }
 
     fn grant(&self) {
@@ -524,10 +513,7 @@ impl Sleeper {
 
 #[cfg(not(tower_wsgi_loom))]
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    std::thread::Builder::new()
-        .name(name.into())
-        .spawn(work)
-        .map(drop)
+    std::thread::Builder::new().name(name.into()).spawn(work).map(drop)
 }
 
 #[cfg(tower_wsgi_loom)]

@@ -60,10 +60,7 @@ impl Scope {
                 scope.view.follow(request);
                 scope
             }
-            None => Self {
-                view: View::of(request),
-                environ: None,
-            },
+            None => Self { view: View::of(request), environ: None },
         }
     }
 
@@ -176,10 +173,7 @@ impl Scope {
 impl From<&Environ> for Scope {
     /// The scope that an asynchronous application inside a synchronous one sees. It remembers the environ.
     fn from(environ: &Environ) -> Self {
-        Self {
-            view: environ.view.clone(),
-            environ: Some(Arc::new(environ.clone())),
-        }
+        Self { view: environ.view.clone(), environ: Some(Arc::new(environ.clone())) }
     }
 }
 

@@ -100,9 +100,7 @@ impl Variables {
 
     /// All variables in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.table
-            .iter()
-            .map(|(name, value)| (&**name, value.as_slice()))
+        self.table.iter().map(|(name, value)| (&**name, value.as_slice()))
     }
 
     fn add_headers(&mut self, headers: &HeaderMap) {
@@ -125,10 +123,7 @@ impl Variables {
     fn add_request<B>(&mut self, request: &Request<B>, environ: &Environ) {
         let uri = request.uri();
         self.set("GATEWAY_INTERFACE", "CGI/1.1");
-        self.set(
-            "SERVER_SOFTWARE",
-            concat!("tower-wsgi/", env!("CARGO_PKG_VERSION")),
-        );
+        self.set("SERVER_SOFTWARE", concat!("tower-wsgi/", env!("CARGO_PKG_VERSION")));
         self.set("SERVER_PROTOCOL", format!("{:?}", request.version()));
         self.set("REQUEST_METHOD", request.method().as_str());
         self.set("SCRIPT_NAME", environ.script_name());
@@ -141,10 +136,7 @@ impl Variables {
         self.set("PATH_INFO", path);
         self.set("QUERY_STRING", uri.query().unwrap_or_default());
         let target = environ.view.uri.path_and_query();
-        self.set(
-            "REQUEST_URI",
-            target.map_or("/", http::uri::PathAndQuery::as_str),
-        );
+        self.set("REQUEST_URI", target.map_or("/", http::uri::PathAndQuery::as_str));
         self.set("wsgi.url_scheme", environ.url_scheme());
         if environ.view.scheme == Scheme::HTTPS {
             self.set("HTTPS", "on");
@@ -167,9 +159,7 @@ impl Variables {
             None => {
                 let https = environ.view.scheme == Scheme::HTTPS;
                 let default = if https { "443" } else { "80" };
-                let host = self
-                    .get("HTTP_HOST")
-                    .and_then(|host| std::str::from_utf8(host).ok());
+                let host = self.get("HTTP_HOST").and_then(|host| std::str::from_utf8(host).ok());
                 let (name, port) = split_host(host.unwrap_or_default());
                 let name = if name.is_empty() { "localhost" } else { name };
                 let (name, port) = (name.to_owned(), port.unwrap_or(default).to_owned());
@@ -216,10 +206,7 @@ impl Variables {
             server: self.server()?,
             scheme: self.scheme()?,
         };
-        let mut environ = Environ::from(&Scope {
-            view,
-            environ: None,
-        });
+        let mut environ = Environ::from(&Scope { view, environ: None });
         for (name, value) in self.beyond(&request, &environ) {
             environ.set(name, value);
         }
@@ -228,11 +215,7 @@ impl Variables {
     }
 
     /// What these variables say that the request and the environ made of them do not.
-    fn beyond(
-        &self,
-        request: &Request<()>,
-        environ: &Environ,
-    ) -> Vec<(Cow<'static, str>, Vec<u8>)> {
+    fn beyond(&self, request: &Request<()>, environ: &Environ) -> Vec<(Cow<'static, str>, Vec<u8>)> {
         let mut known = Self::default();
         known.add_request(request, environ);
         known.add_connection(request, environ);
@@ -248,12 +231,11 @@ impl Variables {
                         | "QUERY_STRING"
                 )
         };
-        let beyond = self.table.iter().filter(|(name, value)| {
-            !from_request(name) && known.get(name) != Some(value.as_slice())
-        });
-        beyond
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect()
+        let beyond = self
+            .table
+            .iter()
+            .filter(|(name, value)| !from_request(name) && known.get(name) != Some(value.as_slice()));
+        beyond.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     fn headers(&self) -> Result<HeaderMap, Error> {
@@ -296,11 +278,7 @@ impl Variables {
         let query = percent_encode(self.get("QUERY_STRING").unwrap_or_default(), QUERY).to_string();
         let uri = |path: &str| {
             let path = if path.is_empty() { "/" } else { path };
-            let target = if query.is_empty() {
-                path.to_owned()
-            } else {
-                [path, "?", &query].concat()
-            };
+            let target = if query.is_empty() { path.to_owned() } else { [path, "?", &query].concat() };
             Uri::try_from(target).map_err(|e| invalid("PATH_INFO", e))
         };
         Ok((root.clone(), uri(&rest)?, uri(&(root + &rest))?))
@@ -311,9 +289,7 @@ impl Variables {
         let raw = std::str::from_utf8(self.get("REQUEST_URI")?).ok()?;
         let raw = raw.split(['?', '#']).next()?;
         let fits = |at: &usize| {
-            raw.is_char_boundary(*at)
-                && *decode(&raw[..*at]) == *script
-                && *decode(&raw[*at..]) == *info
+            raw.is_char_boundary(*at) && *decode(&raw[..*at]) == *script && *decode(&raw[*at..]) == *info
         };
         let borders = raw.match_indices('/').map(|(at, _)| at);
         let at = borders.chain([raw.len()]).find(fits)?;
@@ -329,9 +305,7 @@ impl Variables {
             // A host behind a local socket may say anything here; the variable itself is kept.
             return Ok(None);
         };
-        Ok(Some(
-            (address, self.port("REMOTE_PORT")?.unwrap_or(0)).into(),
-        ))
+        Ok(Some((address, self.port("REMOTE_PORT")?.unwrap_or(0)).into()))
     }
 
     fn server(&self) -> Result<Option<(Arc<str>, u16)>, Error> {
@@ -365,11 +339,7 @@ impl Variables {
 impl<N: Into<Cow<'static, str>>, V: Into<Vec<u8>>> FromIterator<(N, V)> for Variables {
     fn from_iter<T: IntoIterator<Item = (N, V)>>(pairs: T) -> Self {
         let pairs = pairs.into_iter();
-        Self {
-            table: pairs
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        }
+        Self { table: pairs.map(|(name, value)| (name.into(), value.into())).collect() }
     }
 }
 
@@ -377,9 +347,9 @@ impl fmt::Debug for Variables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pairs = self.iter();
         f.debug_map()
-            .entries(pairs.map(|(name, value)| {
-                (name.to_owned(), String::from_utf8_lossy(value).into_owned())
-            }))
+            .entries(
+                pairs.map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned())),
+            )
             .finish()
     }
 }
@@ -405,9 +375,7 @@ fn variable_name(name: &HeaderName) -> Option<Cow<'static, str>> {
 
 /// An authority without its user information.
 fn host_of(authority: &str) -> &str {
-    authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host)
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 /// A host's name and port; a port only if it is a number.
@@ -425,9 +393,5 @@ fn text(value: &[u8]) -> Option<&str> {
 }
 
 fn invalid(name: &str, reason: impl Into<BoxError>) -> Error {
-    Error::with_source(
-        Kind::Request,
-        format!("the variable {name} is not valid"),
-        reason,
-    )
+    Error::with_source(Kind::Request, format!("the variable {name} is not valid"), reason)
 }

@@ -131,9 +131,7 @@ fn original_uri<B>(request: &Request<B>) -> Option<&Uri> {
 
 #[cfg(feature = "axum")]
 fn client<B>(request: &Request<B>) -> Option<SocketAddr> {
-    let info = request
-        .extensions()
-        .get::<axum::extract::ConnectInfo<SocketAddr>>();
+    let info = request.extensions().get::<axum::extract::ConnectInfo<SocketAddr>>();
     info.map(|info| info.0)
 }
 

@@ -38,11 +38,7 @@ pub struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub(crate) fn new(sink: &'a mut dyn Sink) -> Self {
-        Self {
-            sink,
-            buffer: BytesMut::new(),
-            trailers: None,
-        }
+        Self { sink, buffer: BytesMut::new(), trailers: None }
     }
 
     /// Sends a chunk without copying it, after what was written before.
@@ -101,8 +97,6 @@ impl io::Write for Writer<'_> {
 
 impl fmt::Debug for Writer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writer")
-            .field("gathered", &self.buffer.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Writer").field("gathered", &self.buffer.len()).finish_non_exhaustive()
     }
 }

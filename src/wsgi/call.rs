@@ -74,14 +74,9 @@ impl<H: SyncHandler> Call<H> {
             next,
             span: Span::current(),
             runtime: Handle::try_current().ok(),
-            around: shared
-                .settings
-                .capture
-                .as_ref()
-                .map(|capture| Mutex::new(capture())),
+            around: shared.settings.capture.as_ref().map(|capture| Mutex::new(capture())),
         });
-        let length =
-            declared_length(request.headers()).or_else(|| request.body().size_hint().exact());
+        let length = declared_length(request.headers()).or_else(|| request.body().size_hint().exact());
         let request = request.map(|body| Input::with_length(body, length));
         ResponseFuture::new(call, request)
     }
@@ -103,8 +98,7 @@ impl<H: SyncHandler> Call<H> {
         drop(around);
         if work.is_some() {
             let message = "the context hook did not run what it was given";
-            self.exchange
-                .finish(Err(Error::new(Kind::Response, message)));
+            self.exchange.finish(Err(Error::new(Kind::Response, message)));
         }
     }
 
@@ -129,11 +123,7 @@ impl<H: SyncHandler> Call<H> {
             let rest = split(request.uri().path(), prefix).unwrap_or_default();
             let after = with_path(request.uri(), rest);
             let before = mem::replace(request.uri_mut(), after.clone());
-            mount = Some(Mount {
-                prefix: prefix.clone(),
-                before,
-                after,
-            });
+            mount = Some(Mount { prefix: prefix.clone(), before, after });
         }
         let extensions = request.extensions_mut();
         if let Some((service, call)) = &self.next {
@@ -178,8 +168,7 @@ impl<H: SyncHandler> Job for Call<H> {
         // There is no thread to drop the work on: here is the only place left.
         drop(self.exchange.begin());
         let message = "no thread could be started for a worker";
-        self.exchange
-            .finish(Err(Error::with_source(Kind::Overloaded, message, error)));
+        self.exchange.finish(Err(Error::with_source(Kind::Overloaded, message, error)));
     }
 }
 

@@ -6,9 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, LengthLimitError};
@@ -35,12 +33,10 @@ pub(super) fn fail<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
     log(call, error);
     if let Some(on_error) = &call.shared.settings.on_error {
         let made = catch_unwind(AssertUnwindSafe(|| on_error(error)));
-        let delivered = made
-            .map_err(|payload| Error::panic(&*payload))
-            .and_then(|mut response| {
-                response.extensions_mut().insert(error.clone());
-                try_deliver(call, response)
-            });
+        let delivered = made.map_err(|payload| Error::panic(&*payload)).and_then(|mut response| {
+            response.extensions_mut().insert(error.clone());
+            try_deliver(call, response)
+        });
         match delivered {
             Ok(()) => return,
             Err(second) => log(call, &second),
@@ -94,10 +90,7 @@ pub(super) fn answer<H: SyncHandler>(call: &Arc<Call<H>>, answer: Answer) {
 ///
 /// # Errors
 /// What came up before anything was sent, so that another response can still be made.
-fn try_deliver<H: SyncHandler>(
-    call: &Arc<Call<H>>,
-    response: Response<Output>,
-) -> Result<(), Error> {
+fn try_deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Output>) -> Result<(), Error> {
     let (parts, output) = response.into_parts();
     let mut head = Response::from_parts(parts, ());
     if head.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -115,15 +108,10 @@ fn try_deliver<H: SyncHandler>(
     match kind {
         OutputKind::Full(bytes) => deliver_full(call, head, Meter::new(declared), bytes, trailers),
         OutputKind::Source(source) => {
-            produce(
-                call,
-                Box::new(Producer::new(source, trailers, Meter::new(declared), head)),
-            );
+            produce(call, Box::new(Producer::new(source, trailers, Meter::new(declared), head)));
             Ok(())
         }
-        OutputKind::Write(write) => {
-            deliver_written(call, head, Meter::new(declared), write, trailers)
-        }
+        OutputKind::Write(write) => deliver_written(call, head, Meter::new(declared), write, trailers),
         OutputKind::Body(body) => {
             let mut body = match declared {
                 Some(length) if http_body::Body::size_hint(&body).exact() != Some(length) => {
@@ -196,26 +184,15 @@ fn deliver_written<H: SyncHandler>(
     write: Write,
     trailers: Option<Trailers>,
 ) -> Result<(), Error> {
-    let mut sink = CallSink {
-        call,
-        head: Some(head),
-        meter,
-    };
+    let mut sink = CallSink { call, head: Some(head), meter };
     let written = guard(|| {
         let mut writer = Writer::new(&mut sink);
         let result = write(&mut writer);
         let (rest, own_trailers) = writer.into_rest();
-        result.map(|()| {
-            (
-                rest,
-                own_trailers.or_else(|| trailers.map(|trailers| trailers())),
-            )
-        })
+        result.map(|()| (rest, own_trailers.or_else(|| trailers.map(|trailers| trailers()))))
     });
     let written = written.and_then(|result| result.map_err(|error| Error::handler(error.into())));
-    let CallSink {
-        head, mut meter, ..
-    } = sink;
+    let CallSink { head, mut meter, .. } = sink;
     match (head, written) {
         // Nothing went out yet: the whole body may still fit into one step, and an error is still a clean one.
         (Some(head), Ok((rest, trailers))) => {
@@ -292,9 +269,7 @@ impl<H: SyncHandler> CallSink<'_, H> {
         let frame = Frame::data(chunk);
         if let Some(head) = self.head.take() {
             let stream = Answer::Stream(head, self.meter.declared());
-            return exchange
-                .answer_with(stream, frame)
-                .map_err(|_| broken_pipe());
+            return exchange.answer_with(stream, frame).map_err(|_| broken_pipe());
         }
         if !exchange.wait_room() || exchange.push(frame) == Room::Closed {
             return Err(broken_pipe());
@@ -318,14 +293,9 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
         return;
     }
     if headers.contains_key(CONNECTION) {
-        let named = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
+        let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
         let named = named.flat_map(|value| value.split(','));
-        let named: Vec<_> = named
-            .filter_map(|name| HeaderName::try_from(name.trim()).ok())
-            .collect();
+        let named: Vec<_> = named.filter_map(|name| HeaderName::try_from(name.trim()).ok()).collect();
         for name in named {
             headers.remove(name);
         }
@@ -349,10 +319,7 @@ fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
     if values.next().is_some() {
         return Err(invalid(&"it is set more than once"));
     }
-    let text = value
-        .to_str()
-        .ok()
-        .filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    let text = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
     match text.and_then(|text| text.parse().ok()) {
         Some(length) => Ok(Some(length)),
         None => Err(invalid(&format_args!("{value:?}"))),

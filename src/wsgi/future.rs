@@ -39,19 +39,13 @@ enum Stage {
     /// Waiting for a worker, or for its answer; the timer runs until one has begun.
     Submitted(Option<Pin<Box<Sleep>>>),
     /// Waiting for the inner service, with what the handler put on its response.
-    Forwarded(
-        Pin<Box<dyn Future<Output = ResponseResult> + Send>>,
-        Box<Response<()>>,
-    ),
+    Forwarded(Pin<Box<dyn Future<Output = ResponseResult> + Send>>, Box<Response<()>>),
     Done,
 }
 
 impl<H: SyncHandler> ResponseFuture<H> {
     pub(super) fn new(call: Arc<Call<H>>, request: Request<Input>) -> Self {
-        Self {
-            call,
-            stage: Stage::Prefetch(request),
-        }
+        Self { call, stage: Stage::Prefetch(request) }
     }
 
     /// Hands the request to the pool.
@@ -61,14 +55,9 @@ impl<H: SyncHandler> ResponseFuture<H> {
         let submitted = settings.pool.submit(self.call.clone(), settings.max_queued);
         if submitted.is_err() {
             self.discard();
-            return Err(Error::new(
-                Kind::Overloaded,
-                "too many requests wait for a worker",
-            ));
+            return Err(Error::new(Kind::Overloaded, "too many requests wait for a worker"));
         }
-        let timer = settings
-            .queue_timeout
-            .map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+        let timer = settings.queue_timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
         self.stage = Stage::Submitted(timer);
         Ok(())
     }
@@ -84,13 +73,8 @@ impl<H: SyncHandler> ResponseFuture<H> {
         loop {
             match &mut self.stage {
                 Stage::Prefetch(request) => {
-                    ready!(poll_prefetch(
-                        request,
-                        self.call.shared.settings.prefetch,
-                        cx
-                    ));
-                    let Stage::Prefetch(request) = std::mem::replace(&mut self.stage, Stage::Done)
-                    else {
+                    ready!(poll_prefetch(request, self.call.shared.settings.prefetch, cx));
+                    let Stage::Prefetch(request) = std::mem::replace(&mut self.stage, Stage::Done) else {
                         continue;
                     };
                     self.submit(request)?;
@@ -125,12 +109,8 @@ impl<H: SyncHandler> ResponseFuture<H> {
                 Stage::Forwarded(inner, head) => {
                     let response = ready!(inner.as_mut().poll(cx));
                     let response = response.map_err(Error::handler).map(|mut response| {
-                        response
-                            .headers_mut()
-                            .extend(std::mem::take(head.headers_mut()));
-                        response
-                            .extensions_mut()
-                            .extend(std::mem::take(head.extensions_mut()));
+                        response.headers_mut().extend(std::mem::take(head.headers_mut()));
+                        response.extensions_mut().extend(std::mem::take(head.extensions_mut()));
                         response
                     });
                     self.stage = Stage::Done;
@@ -148,10 +128,7 @@ impl<H: SyncHandler> ResponseFuture<H> {
         };
         self.stage = Stage::Done;
         self.call.abandon(leftover);
-        Err(Error::new(
-            Kind::Overloaded,
-            "no worker was free within queue_timeout",
-        ))
+        Err(Error::new(Kind::Overloaded, "no worker was free within queue_timeout"))
     }
 }
 
@@ -185,9 +162,7 @@ impl<H: SyncHandler> fmt::Debug for ResponseFuture<H> {
             Stage::Forwarded(..) => "forwarded",
             Stage::Done => "done",
         };
-        f.debug_struct("ResponseFuture")
-            .field("stage", &stage)
-            .finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("stage", &stage).finish_non_exhaustive()
     }
 }
 
@@ -258,16 +233,12 @@ pin_project! {
 
 impl<H: SyncHandler, S: Service<R>, R> WsgiFuture<H, S, R> {
     pub(super) fn crossing(future: ResponseFuture<H>) -> Self {
-        Self {
-            state: State::Crossing { future },
-        }
+        Self { state: State::Crossing { future } }
     }
 
     pub(super) fn inner(service: S, request: R) -> Self {
         let request = Some(request);
-        Self {
-            state: State::Ready { service, request },
-        }
+        Self { state: State::Ready { service, request } }
     }
 }
 
@@ -284,9 +255,7 @@ where
         loop {
             let future = match self.as_mut().project().state.project() {
                 Project::Crossing { future } => {
-                    return future
-                        .poll(cx)
-                        .map(|response| response.map_err(|never| match never {}));
+                    return future.poll(cx).map(|response| response.map_err(|never| match never {}));
                 }
                 Project::Ready { service, request } => {
                     ready!(service.poll_ready(cx))?;
@@ -311,8 +280,6 @@ impl<H: SyncHandler, S: Service<R>, R> fmt::Debug for WsgiFuture<H, S, R> {
             State::Crossing { .. } => "crossing",
             State::Ready { .. } | State::Inner { .. } => "inner",
         };
-        f.debug_struct("WsgiFuture")
-            .field("state", &state)
-            .finish_non_exhaustive()
+        f.debug_struct("WsgiFuture").field("state", &state).finish_non_exhaustive()
     }
 }

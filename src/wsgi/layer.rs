@@ -144,11 +144,7 @@ impl<H: SyncHandler> WsgiLayer<H> {
     /// A layer that puts `app` in front of the inner service. Without [`at`](Self::at), `app` gets every request.
     #[must_use]
     pub fn new(app: H) -> Self {
-        Self {
-            handler: Arc::new(app),
-            prefix: "".into(),
-            settings: Settings::default(),
-        }
+        Self { handler: Arc::new(app), prefix: "".into(), settings: Settings::default() }
     }
 
     /// Mounts the application at `prefix`: requests outside it go to the inner service untouched. The application sees
@@ -161,10 +157,7 @@ impl<H: SyncHandler> WsgiLayer<H> {
     /// If `prefix` does not start with a slash, or is not the path of a URI.
     #[must_use]
     pub fn at(mut self, prefix: &str) -> Self {
-        assert!(
-            prefix.starts_with('/'),
-            "a prefix starts with a slash, which {prefix:?} does not"
-        );
+        assert!(prefix.starts_with('/'), "a prefix starts with a slash, which {prefix:?} does not");
         let path = PathAndQuery::try_from(prefix).ok();
         assert!(
             path.is_some_and(|path| path.as_str() == prefix && path.query().is_none()),
@@ -191,11 +184,7 @@ impl WsgiLayer<Adapter> {
     /// ```
     #[must_use]
     pub fn adapter() -> Self {
-        Self {
-            handler: Arc::new(Adapter),
-            prefix: "".into(),
-            settings: Settings::default(),
-        }
+        Self { handler: Arc::new(Adapter), prefix: "".into(), settings: Settings::default() }
     }
 }
 
@@ -272,10 +261,7 @@ impl<H> WsgiLayer<H> {
     /// });
     /// ```
     #[must_use]
-    pub fn on_error(
-        mut self,
-        respond: impl Fn(&Error) -> Response<Output> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn on_error(mut self, respond: impl Fn(&Error) -> Response<Output> + Send + Sync + 'static) -> Self {
         self.settings.on_error = Some(Arc::new(respond));
         self
     }
@@ -388,39 +374,25 @@ where
         }
         let call: CallInner = call_inner::<S, B, RB>;
         let next = (self.erased.clone(), call);
-        WsgiFuture::crossing(Call::start(
-            &self.shared,
-            request.map(Body::new),
-            Some(next),
-        ))
+        WsgiFuture::crossing(Call::start(&self.shared, request.map(Body::new), Some(next)))
     }
 }
 
 impl<H> Clone for WsgiLayer<H> {
     fn clone(&self) -> Self {
-        Self {
-            handler: self.handler.clone(),
-            prefix: self.prefix.clone(),
-            settings: self.settings.clone(),
-        }
+        Self { handler: self.handler.clone(), prefix: self.prefix.clone(), settings: self.settings.clone() }
     }
 }
 
 impl<H> Clone for WsgiService<H> {
     fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-        }
+        Self { shared: self.shared.clone() }
     }
 }
 
 impl<H, S: Clone> Clone for Wsgi<H, S> {
     fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-            inner: self.inner.clone(),
-            erased: self.erased.clone(),
-        }
+        Self { shared: self.shared.clone(), inner: self.inner.clone(), erased: self.erased.clone() }
     }
 }
 
@@ -435,9 +407,7 @@ impl<H> fmt::Debug for WsgiLayer<H> {
 
 impl<H> fmt::Debug for WsgiService<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WsgiService")
-            .field("settings", &self.shared.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("WsgiService").field("settings", &self.shared.settings).finish_non_exhaustive()
     }
 }
 

@@ -28,11 +28,7 @@ pub(super) struct Measured {
 
 impl Meter {
     pub(super) fn new(declared: Option<u64>) -> Self {
-        Self {
-            declared,
-            sent: 0,
-            reported: false,
-        }
+        Self { declared, sent: 0, reported: false }
     }
 
     pub(super) fn declared(&self) -> Option<u64> {
@@ -113,10 +109,7 @@ impl http_body::Body for Measured {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let left = self
-            .meter
-            .declared
-            .map(|declared| declared - self.meter.sent);
+        let left = self.meter.declared.map(|declared| declared - self.meter.sent);
         left.map_or_else(|| self.body.size_hint(), SizeHint::with_exact)
     }
 }

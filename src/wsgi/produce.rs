@@ -26,18 +26,8 @@ pub(crate) struct Producer {
 }
 
 impl Producer {
-    pub(super) fn new(
-        source: Source,
-        trailers: Option<Trailers>,
-        meter: Meter,
-        head: Response<()>,
-    ) -> Self {
-        Self {
-            source,
-            trailers,
-            meter,
-            head: Some(head),
-        }
+    pub(super) fn new(source: Source, trailers: Option<Trailers>, meter: Meter, head: Response<()>) -> Self {
+        Self { source, trailers, meter, head: Some(head) }
     }
 }
 
@@ -66,11 +56,7 @@ pub(super) fn produce<H: SyncHandler>(call: &Arc<Call<H>>, mut producer: Box<Pro
             },
             Stretch::Wanted => match call.exchange.requeue(Work::Resume(producer)) {
                 Ok(()) => {
-                    return call
-                        .shared
-                        .settings
-                        .pool
-                        .resume(call.clone() as Arc<dyn Job>);
+                    return call.shared.settings.pool.resume(call.clone() as Arc<dyn Job>);
                 }
                 Err(work) => return drop_quietly(work),
             },
@@ -99,11 +85,7 @@ fn stretch<H: SyncHandler>(call: &Arc<Call<H>>, producer: &mut Producer) -> Stre
             if producer.meter.is_exceeded() {
                 return Stretch::End(Ok(()));
             }
-            if exchange.is_closed() {
-                Room::Closed
-            } else {
-                Room::Free
-            }
+            if exchange.is_closed() { Room::Closed } else { Room::Free }
         } else if let Some(head) = producer.head.take() {
             send_head(call, head, producer.meter.declared(), chunk)
         } else {
@@ -119,8 +101,7 @@ fn stretch<H: SyncHandler>(call: &Arc<Call<H>>, producer: &mut Producer) -> Stre
         }
         // A client that reads as fast as this produces must not keep the worker from everybody else.
         produced += 1;
-        if produced >= call.shared.settings.send_queue_size && call.shared.settings.pool.is_wanted()
-        {
+        if produced >= call.shared.settings.send_queue_size && call.shared.settings.pool.is_wanted() {
             return Stretch::Wanted;
         }
     }
@@ -141,12 +122,7 @@ fn send_head<H: SyncHandler>(
 
 /// Ends the body. The source is dropped first: when the client has the end, what the source held is free again.
 fn complete<H: SyncHandler>(call: &Arc<Call<H>>, producer: Box<Producer>, end: Result<(), Error>) {
-    let Producer {
-        source,
-        trailers,
-        meter,
-        head,
-    } = *producer;
+    let Producer { source, trailers, meter, head } = *producer;
     drop_quietly(source);
     let end = end.and_then(|()| meter.finish());
     let end = end.and_then(|()| trailers.map(guard).transpose());
