@@ -74,11 +74,7 @@ struct Last(Option<Result<HeaderMap, BoxError>>);
 /// Where a streamed body comes from: a worker, through an exchange.
 pub(crate) trait Source: Send + Sync {
     /// The next frame; sets `resume` if [`resume`](Self::resume) has to be called.
-    fn poll_frame(
-        &self,
-        cx: &mut Context<'_>,
-        resume: &mut bool,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+    fn poll_frame(&self, cx: &mut Context<'_>, resume: &mut bool) -> PollFrame;
 
     /// Has a worker go on.
     fn resume(self: Arc<Self>);
@@ -94,10 +90,47 @@ struct Stream {
     source: Option<Arc<dyn Source>>,
     /// What is left of the declared length.
     remaining: Option<u64>,
-    /// Whether the last poll gave a frame.
+    pause: Pause,
+}
+
+/// What a body's poll returns.
+pub(crate) type PollFrame = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
+/// Pauses once before a failure that follows a frame.
+///
+/// hyper throws away what it has gathered when a body fails. The pause lets it send the head and the frames that came before, so that
+/// the client sees a response that was cut off and not a server that never answered.
+#[derive(Default)]
+pub(crate) struct Pause {
     flowing: bool,
-    /// The error to end with, see [`Stream::poll_frame`].
     failure: Option<BoxError>,
+}
+
+impl Pause {
+    /// The failure that was held back.
+    pub(crate) fn take_failure(&mut self) -> Option<BoxError> {
+        self.failure.take()
+    }
+
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Passes on what was polled, but a failure right after a frame only the next time.
+    pub(crate) fn pass(&mut self, cx: &mut Context<'_>, polled: PollFrame) -> PollFrame {
+        match polled {
+            Poll::Ready(Some(Err(error))) if self.flowing => {
+                self.flowing = false;
+                self.failure = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            other => {
+                self.flowing = matches!(other, Poll::Ready(Some(Ok(_))));
+                other
+            }
+        }
+    }
 }
 
 impl Body {
@@ -128,12 +161,7 @@ impl Body {
     /// A body that a worker produces, of a declared length or not.
     pub(crate) fn stream(source: Arc<dyn Source>, length: Option<u64>) -> Self {
         Self {
-            kind: Kind::Stream(Stream {
-                source: Some(source),
-                remaining: length,
-                flowing: false,
-                failure: None,
-            }),
+            kind: Kind::Stream(Stream { source: Some(source), remaining: length, pause: Pause::default() }),
         }
     }
 
@@ -155,10 +183,7 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
         match &mut self.kind {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) => {
@@ -212,44 +237,31 @@ impl http_body::Body for Body {
 }
 
 impl Stream {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PollFrame {
         let Some(source) = &self.source else {
-            return Poll::Ready(self.failure.take().map(Err));
+            return Poll::Ready(self.pause.take_failure().map(Err));
         };
         let mut resume = false;
         let polled = source.poll_frame(cx, &mut resume);
         if resume {
             source.clone().resume();
         }
-        let flowing = mem::replace(&mut self.flowing, false);
-        match polled {
+        match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let (Some(remaining), Some(data)) = (&mut self.remaining, frame.data_ref()) {
                     *remaining = remaining.saturating_sub(data.len() as u64);
                 }
-                self.flowing = true;
-                Poll::Ready(Some(Ok(frame)))
             }
-            // hyper throws away what it has gathered when a body fails. To pause once lets it send the head and the frames that
-            // came before, so that the client sees a response that was cut off and not a server that never answered.
-            Poll::Ready(Some(Err(error))) if flowing => {
-                self.close();
-                self.failure = Some(error);
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Poll::Ready(end) => {
-                self.close();
-                Poll::Ready(end)
-            }
-            Poll::Pending => Poll::Pending,
+            Poll::Ready(_) => self.close(),
+            Poll::Pending => {}
         }
+        self.pause.pass(cx, polled)
     }
 
     fn is_drained(&self) -> bool {
         match &self.source {
             Some(source) => source.is_drained(),
-            None => self.failure.is_none(),
+            None => !self.pause.is_failing(),
         }
     }
 
@@ -274,10 +286,7 @@ where
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
         let frame = ready!(self.project().body.poll_frame(cx));
         Poll::Ready(frame.map(|frame| match frame {
             Ok(frame) => Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))),
@@ -298,10 +307,7 @@ impl http_body::Body for Last {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> PollFrame {
         Poll::Ready(self.0.take().map(|end| end.map(Frame::trailers)))
     }
 

@@ -45,6 +45,7 @@ pub(crate) struct Call<H> {
 type InnerService = (Arc<dyn Any + Send + Sync>, CallInner);
 
 /// What a worker is to do.
+#[expect(clippy::large_enum_variant, reason = "it is stored once, in the call's own allocation")]
 pub(crate) enum Work {
     Start(Request<Input>),
     Resume(Box<Producer>),

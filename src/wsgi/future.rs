@@ -33,6 +33,7 @@ pub struct ResponseFuture<H: SyncHandler> {
     stage: Stage,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a box per request costs more than the room")]
 enum Stage {
     /// Reading ahead.
     Prefetch(Request<Input>),

@@ -7,9 +7,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::SizeHint;
 
-use crate::body::Body;
+use crate::body::{Body, Pause, PollFrame};
 use crate::error::{BoxError, Error, Kind};
 
 /// Counts a body's bytes against its declared length.
@@ -24,6 +24,7 @@ pub(super) struct Meter {
 pub(super) struct Measured {
     body: Body,
     meter: Meter,
+    pause: Pause,
 }
 
 impl Meter {
@@ -76,7 +77,7 @@ impl Meter {
 
 impl Measured {
     pub(super) fn new(body: Body, meter: Meter) -> Self {
-        Self { body, meter }
+        Self { body, meter, pause: Pause::default() }
     }
 }
 
@@ -84,15 +85,15 @@ impl http_body::Body for Measured {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
+        if let Some(failure) = self.pause.take_failure() {
+            return Poll::Ready(Some(Err(failure)));
+        }
         if self.meter.is_exceeded() {
             return Poll::Ready(None);
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        Poll::Ready(match frame {
+        let measured = match frame {
             Some(Ok(frame)) => Some(Ok(frame.map_data(|data| self.meter.admit(data)))),
             Some(Err(error)) => Some(Err(error)),
             None => {
@@ -101,11 +102,12 @@ impl http_body::Body for Measured {
                 self.meter.declared = None;
                 short.map(|error| Err(error.into()))
             }
-        })
+        };
+        self.pause.pass(cx, Poll::Ready(measured))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.meter.finish().is_ok() && self.body.is_end_stream()
+        !self.pause.is_failing() && self.meter.finish().is_ok() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
