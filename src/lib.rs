@@ -6,6 +6,8 @@ mod error;
 mod exchange;
 mod handler;
 mod input;
+#[cfg(all(test, tower_wsgi_loom))]
+mod models;
 mod next;
 mod output;
 mod parker;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
-use crate::sync::{AtomicBool, Ordering, Thread, current, park, park_timeout, thread_local};
+use crate::sync::{AtomicBool, Ordering, Thread, current, local, park, park_timeout};
 
 /// The calling thread's means to wait.
 pub(crate) struct Parker {
@@ -36,9 +36,9 @@ impl Wake for Signal {
     }
 }
 
-thread_local! {
+local! {
     /// Taken while in use: a nested wait gets a signal of its own and cannot swallow the outer one's wake.
-    static SPARE: Cell<Option<Arc<Signal>>> = const { Cell::new(None) };
+    static SPARE: Cell<Option<Arc<Signal>>> = Cell::new(None);
 }
 
 impl Parker {

@@ -18,7 +18,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::parker::Parker;
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock, thread_local, yield_now};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, local, lock, yield_now};
 
 /// How long an idle thread stays (tokio's blocking pool keeps its threads as long).
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -128,9 +128,9 @@ struct Sleeper {
 #[derive(Debug)]
 pub(crate) struct Full;
 
-thread_local! {
+local! {
     /// The pool whose worker this thread is.
-    static CURRENT: RefCell<Option<Arc<Core>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Arc<Core>>> = RefCell::new(None);
 }
 
 impl WorkerPool {

@@ -8,7 +8,6 @@ mod imp {
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize};
     pub(crate) use std::sync::{Mutex, MutexGuard};
     pub(crate) use std::thread::{Thread, current, park, yield_now};
-    pub(crate) use std::thread_local;
 
     pub(crate) fn park_timeout(timeout: std::time::Duration) {
         std::thread::park_timeout(timeout);
@@ -20,7 +19,6 @@ mod imp {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
     pub(crate) use loom::thread::{Thread, current, park, yield_now};
-    pub(crate) use loom::thread_local;
 
     /// Time does not pass in a model: a thread that is never woken is a deadlock, and reported.
     pub(crate) fn park_timeout(_: std::time::Duration) {
@@ -28,7 +26,23 @@ mod imp {
     }
 }
 
+/// A thread-local with a constant first value.
+#[cfg(not(tower_wsgi_loom))]
+macro_rules! local {
+    ($(#[$attribute:meta])* static $name:ident: $type:ty = $first:expr;) => {
+        std::thread_local! { $(#[$attribute])* static $name: $type = const { $first }; }
+    };
+}
+
+#[cfg(tower_wsgi_loom)]
+macro_rules! local {
+    ($(#[$attribute:meta])* static $name:ident: $type:ty = $first:expr;) => {
+        loom::thread_local! { $(#[$attribute])* static $name: $type = $first; }
+    };
+}
+
 pub(crate) use imp::*;
+pub(crate) use local;
 pub(crate) use std::sync::atomic::Ordering;
 
 /// Locks `mutex`. No code of a user runs under the crate's locks, so that a poisoned one still holds

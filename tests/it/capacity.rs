@@ -20,7 +20,9 @@ fn request() -> Request<Body> {
 /// An endless body at `/endless`, `hello` elsewhere.
 fn endless(request: Request<Input>) -> Response<Output> {
     match request.uri().path() {
-        "/endless" => Response::new(Output::iter((0_u64..).map(|n| format!("{n}\n")))),
+        "/endless" => {
+            Response::new(Output::iter(std::iter::repeat(bytes::Bytes::from_static(&[b'x'; 4096]))))
+        }
         "/reader" => Response::new(Output::reader(io::repeat(b'x'))),
         _ => Response::new("hello".into()),
     }
