@@ -30,16 +30,14 @@ use crate::error::BoxError;
 /// Dropping the body stops what produces it: at its next write, or at once if it waits for room.
 ///
 /// ```
+/// use bytes::Bytes;
 /// use http_body_util::{BodyExt, Full};
 /// use tower_wsgi::Body;
 ///
-/// # futures_executor(async {
-/// let body = Body::new(Full::from("hello"));
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let body = Body::new(Full::new(Bytes::from("hello")));
 /// assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
 /// # });
-/// # fn futures_executor(f: impl Future<Output = ()>) {
-/// #     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(f);
-/// # }
 /// ```
 #[must_use]
 pub struct Body {
