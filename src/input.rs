@@ -256,8 +256,9 @@ impl Input {
                 let Ok(trailers) = other.into_trailers() else {
                     return Ok(());
                 };
+                self.end()?;
                 self.trailers = Some(trailers);
-                return self.end();
+                return Ok(());
             }
         };
         self.received += data.len() as u64;
