@@ -207,26 +207,32 @@ impl Input {
         Ok(true)
     }
 
-    /// Blocks until a frame, the end or a failure has come.
+    /// Blocks until bytes, the end or a failure have come.
     fn wait(&mut self) -> io::Result<()> {
         let parker = Parker::current();
         let mut cx = Context::from_waker(parker.waker());
-        if let Poll::Ready(filled) = self.poll_fill(&mut cx) {
-            return filled.map(drop);
-        }
-        let deadline = self.read_timeout.map(|timeout| Instant::now() + timeout);
+        // One that is too far away to be told is none.
+        let within = |timeout| Instant::now().checked_add(timeout);
+        let mut deadline = None;
         loop {
+            let polled = self.poll_fill(&mut cx)?;
+            if polled.is_ready() && !(self.current.is_empty() && matches!(self.state, State::Open)) {
+                return Ok(());
+            }
             if let Some(watch) = &self.watch
                 && !watch.watch(parker.waker())
             {
                 return Err(aborted());
             }
-            if !parker.park_until(deadline) {
+            deadline = deadline.or_else(|| self.read_timeout.and_then(within));
+            // A frame without bytes is no news: whoever sends such could hold the worker for ever.
+            let in_time = match polled {
+                Poll::Ready(_) => deadline.is_none_or(|deadline| Instant::now() < deadline),
+                Poll::Pending => parker.park_until(deadline),
+            };
+            if !in_time {
                 let message = "no byte of the request's body came within read_timeout";
                 return Err(Error::new(Kind::TimedOut, message).into_io(io::ErrorKind::TimedOut));
-            }
-            if let Poll::Ready(filled) = self.poll_fill(&mut cx) {
-                return filled.map(drop);
             }
         }
     }
