@@ -186,11 +186,7 @@ impl Input {
 
     /// Makes `current` non-empty; false at the end.
     fn fill(&mut self) -> io::Result<bool> {
-        if let Some(watch) = &self.watch
-            && watch.is_closed()
-        {
-            return Err(aborted());
-        }
+        self.check_wanted()?;
         while self.current.is_empty() {
             if let Some(chunk) = self.ready.pop_front() {
                 self.current = chunk;
@@ -198,13 +194,21 @@ impl Input {
             }
             match &self.state {
                 State::Open => self.wait()?,
-                State::End => return Ok(false),
+                // A body may end for no other reason than that its connection went, and the response with it.
+                State::End => return self.check_wanted().map(|()| false),
                 State::Failed(kind, source) => {
                     return Err(io::Error::new(*kind, Shared(source.clone())));
                 }
             }
         }
         Ok(true)
+    }
+
+    fn check_wanted(&self) -> io::Result<()> {
+        match &self.watch {
+            Some(watch) if watch.is_closed() => Err(aborted()),
+            _ => Ok(()),
+        }
     }
 
     /// Blocks until bytes, the end or a failure have come.
