@@ -186,11 +186,7 @@ impl Input {
 
     /// Makes `current` non-empty; false at the end.
     fn fill(&mut self) -> io::Result<bool> {
-        if let Some(watch) = &self.watch
-            && watch.is_closed()
-        {
-            return Err(aborted());
-        }
+        self.check_wanted()?;
         while self.current.is_empty() {
             if let Some(chunk) = self.ready.pop_front() {
                 self.current = chunk;
@@ -198,7 +194,8 @@ impl Input {
             }
             match &self.state {
                 State::Open => self.wait()?,
-                State::End => return Ok(false),
+                // A body may end for no other reason than that its connection went, and the response with it.
+                State::End => return self.check_wanted().map(|()| false),
                 State::Failed(kind, source) => {
                     return Err(io::Error::new(*kind, Shared(source.clone())));
                 }
@@ -207,26 +204,39 @@ impl Input {
         Ok(true)
     }
 
-    /// Blocks until a frame, the end or a failure has come.
+    fn check_wanted(&self) -> io::Result<()> {
+        match &self.watch {
+            Some(watch) if watch.is_closed() => Err(aborted()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Blocks until bytes, the end or a failure have come.
     fn wait(&mut self) -> io::Result<()> {
         let parker = Parker::current();
         let mut cx = Context::from_waker(parker.waker());
-        if let Poll::Ready(filled) = self.poll_fill(&mut cx) {
-            return filled.map(drop);
-        }
-        let deadline = self.read_timeout.map(|timeout| Instant::now() + timeout);
+        // One that is too far away to be told is none.
+        let within = |timeout| Instant::now().checked_add(timeout);
+        let mut deadline = None;
         loop {
+            let polled = self.poll_fill(&mut cx)?;
+            if polled.is_ready() && !(self.current.is_empty() && matches!(self.state, State::Open)) {
+                return Ok(());
+            }
             if let Some(watch) = &self.watch
                 && !watch.watch(parker.waker())
             {
                 return Err(aborted());
             }
-            if !parker.park_until(deadline) {
+            deadline = deadline.or_else(|| self.read_timeout.and_then(within));
+            // A frame without bytes is no news: whoever sends such could hold the worker for ever.
+            let in_time = match polled {
+                Poll::Ready(_) => deadline.is_none_or(|deadline| Instant::now() < deadline),
+                Poll::Pending => parker.park_until(deadline),
+            };
+            if !in_time {
                 let message = "no byte of the request's body came within read_timeout";
                 return Err(Error::new(Kind::TimedOut, message).into_io(io::ErrorKind::TimedOut));
-            }
-            if let Poll::Ready(filled) = self.poll_fill(&mut cx) {
-                return filled.map(drop);
             }
         }
     }
@@ -256,8 +266,9 @@ impl Input {
                 let Ok(trailers) = other.into_trailers() else {
                     return Ok(());
                 };
+                self.end()?;
                 self.trailers = Some(trailers);
-                return self.end();
+                return Ok(());
             }
         };
         self.received += data.len() as u64;
