@@ -94,10 +94,10 @@ fn mounted(original: &str, path: &str) -> Option<usize> {
 }
 
 /// What is left of `path` below `prefix`, which has no slash at its end. Splits at segment borders only:
-/// `/api` does not own `/apiary`.
+/// `/api` does not own `/apiary`. The empty prefix owns everything, the `*` of `OPTIONS` too.
 pub(crate) fn split<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     let rest = path.strip_prefix(prefix)?;
-    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+    (prefix.is_empty() || rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
 
 /// `uri` with `path` in place of its own; the query stays.
