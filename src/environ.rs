@@ -76,11 +76,13 @@ impl Environ {
         self.view.mount(prefix);
     }
 
-    /// Puts `prefix` back in front of the path, if it was the last mount.
-    pub(crate) fn unmount(&mut self, prefix: &str) {
-        if let Some(outer) = self.view.root.strip_suffix(prefix) {
-            self.view.root.truncate(outer.len());
-        }
+    /// Puts `prefix` back in front of the path. False, and nothing changed, if it was not the last mount.
+    pub(crate) fn unmount(&mut self, prefix: &str) -> bool {
+        let Some(outer) = self.view.root.strip_suffix(prefix) else {
+            return false;
+        };
+        self.view.root.truncate(outer.len());
+        true
     }
 
     /// Where the application is mounted: `SCRIPT_NAME`, percent-decoded; empty at the top.
