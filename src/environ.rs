@@ -165,7 +165,7 @@ impl Environ {
     /// the sync side does before it calls an application mounted at `prefix`. False, and nothing changed, if
     /// the path does not lie under it; `/api` does not own `/apiary`.
     ///
-    /// `prefix` is percent-encoded as in the request, with a slash at its start and none at its end.
+    /// `prefix` is percent-encoded as in the request, with a slash at its start. One at its end makes no difference.
     ///
     /// ```
     /// # use http::Request;
@@ -177,6 +177,7 @@ impl Environ {
     /// assert_eq!(&*Environ::of(&request).script_name(), b"/shop");
     /// ```
     pub fn shift<B>(request: &mut Request<B>, prefix: &str) -> bool {
+        let prefix = prefix.trim_end_matches('/');
         let Some(rest) = split(request.uri().path(), prefix) else {
             return false;
         };
