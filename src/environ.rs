@@ -183,7 +183,7 @@ impl Environ {
         };
         let uri = with_path(request.uri(), rest);
         let mut environ = Self::of(request);
-        environ.view.follow(request);
+        environ.view.rewrite(request);
         environ.mount(prefix);
         *request.uri_mut() = uri;
         request.extensions_mut().insert(environ);

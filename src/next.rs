@@ -145,8 +145,7 @@ impl Next {
             };
         }
         if let Some(mut environ) = environ {
-            // Only now: a path that was rewritten below the mount is not to be taken for one that was mounted further.
-            environ.view.follow(&request);
+            environ.view.rewrite(&request);
             request.extensions_mut().insert(Scope::from(&environ));
         }
         request.map(Input::into_body)

@@ -63,6 +63,16 @@ impl View {
         }
     }
 
+    /// The same for an inner view, which knows every mount: a path that is not the one below them was rewritten, even if the
+    /// old one ends with it.
+    pub(crate) fn rewrite<B>(&mut self, request: &Request<B>) {
+        let (path, rest) = (request.uri().path(), self.rest());
+        if path != rest && !(path == "/" && rest.is_empty()) {
+            self.uri = join(&self.root, request.uri());
+        }
+        self.follow(request);
+    }
+
     /// Moves `prefix` from the path to the mount.
     pub(crate) fn mount(&mut self, prefix: &str) {
         self.root.push_str(prefix);
