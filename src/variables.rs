@@ -269,16 +269,19 @@ impl Variables {
     fn target(&self) -> Result<(String, Uri, Uri), Error> {
         let script = self.get("SCRIPT_NAME").unwrap_or_default();
         let info = self.get("PATH_INFO").unwrap_or_default();
-        let script = script.strip_suffix(b"/").unwrap_or(script);
-        let (root, rest) = self.raw_path(script, info).unwrap_or_else(|| {
+        let bare = script.strip_suffix(b"/").unwrap_or(script);
+        // A slash at the end may be part of the last segment, where it was sent as `%2F`.
+        let raw = self.raw_path(bare, info).or_else(|| self.raw_path(script, info));
+        let (root, rest) = raw.unwrap_or_else(|| {
             let encode = |path| percent_encode(path, PATH).to_string();
-            (encode(script), encode(info))
+            (encode(bare), encode(info))
         });
         if !root.is_empty() && !root.starts_with('/') {
             return Err(invalid("SCRIPT_NAME", "it does not start with a slash"));
         }
         // Without its slash it would be read as a host. `OPTIONS *` has no path.
-        if !rest.is_empty() && !rest.starts_with('/') && !(rest == "*" && root.is_empty()) {
+        let is_path = rest.is_empty() || rest.starts_with('/') || rest == "*" && root.is_empty();
+        if !is_path {
             return Err(invalid("PATH_INFO", "it does not start with a slash"));
         }
         let query = self.query();
@@ -305,7 +308,8 @@ impl Variables {
         // Other hosts let more through than a URI can hold.
         PathAndQuery::try_from(raw).ok()?;
         let fits = |at: &usize| {
-            raw.is_char_boundary(*at) && *decode(&raw[..*at]) == *script && *decode(&raw[*at..]) == *info
+            let (root, rest) = raw.split_at(*at);
+            !root.ends_with('/') && *decode(root) == *script && *decode(rest) == *info
         };
         let borders = raw.match_indices('/').map(|(at, _)| at);
         let at = borders.chain([raw.len()]).find(fits)?;
