@@ -307,13 +307,18 @@ impl Variables {
         let raw = raw.split(['?', '#']).next()?;
         // Other hosts let more through than a URI can hold.
         PathAndQuery::try_from(raw).ok()?;
-        let fits = |at: &usize| {
-            let (root, rest) = raw.split_at(*at);
-            !root.ends_with('/') && *decode(root) == *script && *decode(rest) == *info
-        };
-        let borders = raw.match_indices('/').map(|(at, _)| at);
-        let at = borders.chain([raw.len()]).find(fits)?;
-        Some((raw[..at].to_owned(), raw[at..].to_owned()))
+        // Segments decode one by one, so that their lengths tell the only border that can fit. A client
+        // sends as many slashes as it likes: each is looked at once.
+        let (mut start, mut length) = (0, 0);
+        let mut borders = raw.match_indices('/').map(|(at, _)| at).chain([raw.len()]);
+        let at = borders.find(|at| {
+            length += decode(&raw[start..*at]).len();
+            start = *at;
+            length >= script.len()
+        })?;
+        let (root, rest) = raw.split_at(at);
+        let fits = !root.ends_with('/') && *decode(root) == *script && *decode(rest) == *info;
+        fits.then(|| (root.to_owned(), rest.to_owned()))
     }
 
     fn client(&self) -> Result<Option<SocketAddr>, Error> {
