@@ -76,11 +76,13 @@ impl Environ {
         self.view.mount(prefix);
     }
 
-    /// Puts `prefix` back in front of the path, if it was the last mount.
-    pub(crate) fn unmount(&mut self, prefix: &str) {
-        if let Some(outer) = self.view.root.strip_suffix(prefix) {
-            self.view.root.truncate(outer.len());
-        }
+    /// Puts `prefix` back in front of the path. False, and nothing changed, if it was not the last mount.
+    pub(crate) fn unmount(&mut self, prefix: &str) -> bool {
+        let Some(outer) = self.view.root.strip_suffix(prefix) else {
+            return false;
+        };
+        self.view.root.truncate(outer.len());
+        true
     }
 
     /// Where the application is mounted: `SCRIPT_NAME`, percent-decoded; empty at the top.
@@ -163,7 +165,7 @@ impl Environ {
     /// the sync side does before it calls an application mounted at `prefix`. False, and nothing changed, if
     /// the path does not lie under it; `/api` does not own `/apiary`.
     ///
-    /// `prefix` is percent-encoded as in the request, with a slash at its start and none at its end.
+    /// `prefix` is percent-encoded as in the request, with a slash at its start. One at its end makes no difference.
     ///
     /// ```
     /// # use http::Request;
@@ -175,12 +177,13 @@ impl Environ {
     /// assert_eq!(&*Environ::of(&request).script_name(), b"/shop");
     /// ```
     pub fn shift<B>(request: &mut Request<B>, prefix: &str) -> bool {
+        let prefix = prefix.trim_end_matches('/');
         let Some(rest) = split(request.uri().path(), prefix) else {
             return false;
         };
         let uri = with_path(request.uri(), rest);
         let mut environ = Self::of(request);
-        environ.view.follow(request);
+        environ.view.rewrite(request);
         environ.mount(prefix);
         *request.uri_mut() = uri;
         request.extensions_mut().insert(environ);

@@ -26,7 +26,8 @@ use crate::view::join;
 ///
 /// There are two ways. [`run`](Self::run) waits for the response and can work on it. [`forward`](Self::forward) hands the
 /// request over and gives the worker back at once. Both give the inner service the request as it would have come without the layer: the
-/// part of the path that a mount took is put back in front.
+/// part of the path that the layer's mount took is put back in front. What the application took off after it, by
+/// [`Environ::shift`], stays off, and so does the mount then: the inner service sees both in [`Scope::root_path`].
 ///
 /// ```
 /// use http::{Request, Response, StatusCode};
@@ -132,21 +133,20 @@ impl Next {
 
     /// The request as the inner service would have got it without the layer, with what was changed since.
     fn restore(&self, mut request: Request<Input>) -> Request<Body> {
-        let environ = request.extensions_mut().remove::<Environ>();
+        let mut environ = request.extensions_mut().remove::<Environ>();
         request.extensions_mut().remove::<Self>();
-        if let Some(mut environ) = environ {
-            environ.view.follow(&request);
-            if let Some(mount) = &self.mount {
-                environ.unmount(&mount.prefix);
-            }
-            request.extensions_mut().insert(Scope::from(&environ));
-        }
-        if let Some(mount) = &self.mount {
+        if let Some(mount) = &self.mount
+            && environ.as_mut().is_none_or(|environ| environ.unmount(&mount.prefix))
+        {
             *request.uri_mut() = if *request.uri() == mount.after {
                 mount.before.clone()
             } else {
                 join(&mount.prefix, request.uri())
             };
+        }
+        if let Some(mut environ) = environ {
+            environ.view.rewrite(&request);
+            request.extensions_mut().insert(Scope::from(&environ));
         }
         request.map(Input::into_body)
     }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST};
-use http::uri::Scheme;
+use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
@@ -136,7 +136,7 @@ impl Variables {
         self.set("PATH_INFO", path);
         self.set("QUERY_STRING", uri.query().unwrap_or_default());
         let target = environ.view.uri.path_and_query();
-        self.set("REQUEST_URI", target.map_or("/", http::uri::PathAndQuery::as_str));
+        self.set("REQUEST_URI", target.map_or("/", PathAndQuery::as_str));
         self.set("wsgi.url_scheme", environ.url_scheme());
         if environ.view.scheme == Scheme::HTTPS {
             self.set("HTTPS", "on");
@@ -158,13 +158,13 @@ impl Variables {
             }
             None => {
                 let https = environ.view.scheme == Scheme::HTTPS;
-                let default = if https { "443" } else { "80" };
+                let default = if https { 443 } else { 80 };
                 let host = self.get("HTTP_HOST").and_then(|host| std::str::from_utf8(host).ok());
                 let (name, port) = split_host(host.unwrap_or_default());
                 let name = if name.is_empty() { "localhost" } else { name };
-                let (name, port) = (name.to_owned(), port.unwrap_or(default).to_owned());
+                let name = name.to_owned();
                 self.set("SERVER_NAME", name);
-                self.set("SERVER_PORT", port);
+                self.set("SERVER_PORT", port.unwrap_or(default).to_string());
             }
         }
         if let Some(remote) = environ.remote() {
@@ -177,7 +177,9 @@ impl Variables {
     /// the mount, the connection, and every variable that says more than the request. Its URI is the part below
     /// the mount.
     ///
-    /// Where `REQUEST_URI` is present and fits, the path keeps the encoding it was sent with. `HTTP_PROXY` is left out.
+    /// Where `REQUEST_URI` is present and fits, the path keeps the encoding it was sent with. What a URI cannot hold is percent-encoded,
+    /// in the query too. Left out are `HTTP_PROXY`, `HTTP_CONTENT_TYPE` and `HTTP_CONTENT_LENGTH`; `CONTENT_TYPE` and
+    /// `CONTENT_LENGTH` if they are empty; and a slash at the end of `SCRIPT_NAME`.
     ///
     /// # Errors
     /// If a variable cannot be what it stands for; see [`Error::is_request`].
@@ -267,15 +269,22 @@ impl Variables {
     fn target(&self) -> Result<(String, Uri, Uri), Error> {
         let script = self.get("SCRIPT_NAME").unwrap_or_default();
         let info = self.get("PATH_INFO").unwrap_or_default();
-        let script = script.strip_suffix(b"/").unwrap_or(script);
-        let (root, rest) = self.raw_path(script, info).unwrap_or_else(|| {
+        let bare = script.strip_suffix(b"/").unwrap_or(script);
+        // A slash at the end may be part of the last segment, where it was sent as `%2F`.
+        let raw = self.raw_path(bare, info).or_else(|| self.raw_path(script, info));
+        let (root, rest) = raw.unwrap_or_else(|| {
             let encode = |path| percent_encode(path, PATH).to_string();
-            (encode(script), encode(info))
+            (encode(bare), encode(info))
         });
         if !root.is_empty() && !root.starts_with('/') {
             return Err(invalid("SCRIPT_NAME", "it does not start with a slash"));
         }
-        let query = percent_encode(self.get("QUERY_STRING").unwrap_or_default(), QUERY).to_string();
+        // Without its slash it would be read as a host. `OPTIONS *` has no path.
+        let is_path = rest.is_empty() || rest.starts_with('/') || rest == "*" && root.is_empty();
+        if !is_path {
+            return Err(invalid("PATH_INFO", "it does not start with a slash"));
+        }
+        let query = self.query();
         let uri = |path: &str| {
             let path = if path.is_empty() { "/" } else { path };
             let target = if query.is_empty() { path.to_owned() } else { [path, "?", &query].concat() };
@@ -284,16 +293,32 @@ impl Variables {
         Ok((root.clone(), uri(&rest)?, uri(&(root + &rest))?))
     }
 
+    /// The query as it was sent, encoded where a URI cannot hold it.
+    fn query(&self) -> String {
+        let query = self.get("QUERY_STRING").unwrap_or_default();
+        let target = PathAndQuery::try_from([b"/?", query].concat()).ok();
+        let held = target.as_ref().and_then(PathAndQuery::query).filter(|held| held.as_bytes() == query);
+        held.map_or_else(|| percent_encode(query, QUERY).to_string(), str::to_owned)
+    }
+
     /// The path as it was sent, split where its decoded form splits.
     fn raw_path(&self, script: &[u8], info: &[u8]) -> Option<(String, String)> {
-        let raw = std::str::from_utf8(self.get("REQUEST_URI")?).ok()?;
+        let raw = text(self.get("REQUEST_URI")?)?;
         let raw = raw.split(['?', '#']).next()?;
-        let fits = |at: &usize| {
-            raw.is_char_boundary(*at) && *decode(&raw[..*at]) == *script && *decode(&raw[*at..]) == *info
-        };
-        let borders = raw.match_indices('/').map(|(at, _)| at);
-        let at = borders.chain([raw.len()]).find(fits)?;
-        Some((raw[..at].to_owned(), raw[at..].to_owned()))
+        // Other hosts let more through than a URI can hold.
+        PathAndQuery::try_from(raw).ok()?;
+        // Segments decode one by one, so that their lengths tell the only border that can fit. A client
+        // sends as many slashes as it likes: each is looked at once.
+        let (mut start, mut length) = (0, 0);
+        let mut borders = raw.match_indices('/').map(|(at, _)| at).chain([raw.len()]);
+        let at = borders.find(|at| {
+            length += decode(&raw[start..*at]).len();
+            start = *at;
+            length >= script.len()
+        })?;
+        let (root, rest) = raw.split_at(at);
+        let fits = !root.ends_with('/') && *decode(root) == *script && *decode(rest) == *info;
+        fits.then(|| (root.to_owned(), rest.to_owned()))
     }
 
     fn client(&self) -> Result<Option<SocketAddr>, Error> {
@@ -378,12 +403,10 @@ fn host_of(authority: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
-/// A host's name and port; a port only if it is a number.
-fn split_host(host: &str) -> (&str, Option<&str>) {
+/// A host's name and port; a port only if there can be one of that number.
+fn split_host(host: &str) -> (&str, Option<u16>) {
     match host.rsplit_once(':') {
-        Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => {
-            (name, Some(port))
-        }
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (name, port.parse().ok()),
         _ => (host, None),
     }
 }

@@ -63,6 +63,16 @@ impl View {
         }
     }
 
+    /// The same for an inner view, which knows every mount: a path that is not the one below them was rewritten, even if the
+    /// old one ends with it.
+    pub(crate) fn rewrite<B>(&mut self, request: &Request<B>) {
+        let (path, rest) = (request.uri().path(), self.rest());
+        if path != rest && !(path == "/" && rest.is_empty()) {
+            self.uri = join(&self.root, request.uri());
+        }
+        self.follow(request);
+    }
+
     /// Moves `prefix` from the path to the mount.
     pub(crate) fn mount(&mut self, prefix: &str) {
         self.root.push_str(prefix);
@@ -94,10 +104,10 @@ fn mounted(original: &str, path: &str) -> Option<usize> {
 }
 
 /// What is left of `path` below `prefix`, which has no slash at its end. Splits at segment borders only:
-/// `/api` does not own `/apiary`.
+/// `/api` does not own `/apiary`. The empty prefix owns everything, the `*` of `OPTIONS` too.
 pub(crate) fn split<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     let rest = path.strip_prefix(prefix)?;
-    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
+    (prefix.is_empty() || rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
 
 /// `uri` with `path` in place of its own; the query stays.

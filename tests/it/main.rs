@@ -3,6 +3,7 @@
 
 mod boundary;
 mod capacity;
+mod properties;
 mod request;
 mod response;
 mod stack;
