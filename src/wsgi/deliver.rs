@@ -9,11 +9,12 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, LengthLimitError};
+use http_body_util::LengthLimitError;
 
 use super::call::{Answer, Call};
 use super::meter::{Measured, Meter};
 use super::produce::{Producer, produce};
+use super::trailed::Trailed;
 use crate::body::Body;
 use crate::error::{Error, Kind, find};
 use crate::exchange::Room;
@@ -120,7 +121,7 @@ fn try_deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Output>) 
                 _ => body,
             };
             if let Some(trailers) = trailers {
-                body = Body::new(body.with_trailers(async move { Some(Ok(trailers())) }));
+                body = Body::new(Trailed::new(body, trailers));
             }
             answer(call, Answer::Response(head.map(|()| body)));
             Ok(())
