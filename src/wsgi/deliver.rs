@@ -43,11 +43,11 @@ pub(super) fn fail<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
             Err(second) => log(call, &second),
         }
     }
-    answer(call, Answer::Response(error_response(error)));
+    answer(call, Answer::Response(error_response(&call.method, error)));
 }
 
 /// The plain response for an error: a 500, unless the handler only passed on what the client did wrong to its body.
-pub(super) fn error_response(error: &Error) -> Response<Body> {
+pub(super) fn error_response(method: &Method, error: &Error) -> Response<Body> {
     let source = std::error::Error::source(error).filter(|_| error.is_handler());
     let status = match source {
         Some(source) if find::<LengthLimitError>(source).is_some() => StatusCode::PAYLOAD_TOO_LARGE,
@@ -58,11 +58,23 @@ pub(super) fn error_response(error: &Error) -> Response<Body> {
         },
         None => StatusCode::INTERNAL_SERVER_ERROR,
     };
+    plain_response(method, status, error)
+}
+
+/// A response that says no more than its status.
+pub(super) fn plain_response(method: &Method, status: StatusCode, error: &Error) -> Response<Body> {
     let reason = status.canonical_reason().unwrap_or_default();
-    let mut response = Response::new(Body::from(format!("{reason}\n")));
+    let text = format!("{reason}\n");
+    let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if method == Method::HEAD {
+        // Over HTTP/2 hyper would send the body.
+        headers.insert(CONTENT_LENGTH, text.len().into());
+    } else {
+        *response.body_mut() = text.into();
+    }
     response.extensions_mut().insert(error.clone());
     response
 }
@@ -139,16 +151,14 @@ fn deliver_bodiless<H: SyncHandler>(
     mut head: Response<()>,
     output: Output,
 ) -> Result<(), Error> {
-    if call.method == Method::HEAD {
-        // What GET would send, where that is known (RFC 9110, section 9.3.2).
-        if let Some(length) = output.length()
-            && can_have_length(head.status())
-            && !head.headers().contains_key(CONTENT_LENGTH)
-        {
-            head.headers_mut().insert(CONTENT_LENGTH, length.into());
-        }
-    } else if head.status() != StatusCode::NOT_MODIFIED {
+    if !can_have_length(head.status()) {
         head.headers_mut().remove(CONTENT_LENGTH);
+    } else if call.method == Method::HEAD
+        // What GET would send, where that is known (RFC 9110, section 9.3.2).
+        && let Some(length) = output.length()
+        && !head.headers().contains_key(CONTENT_LENGTH)
+    {
+        head.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
     guard(|| drop(output))?;
     answer(call, Answer::Response(head.map(|()| Body::empty())));
