@@ -24,7 +24,7 @@ use crate::writer::{Sink, Writer};
 
 /// Delivers a handler's response.
 pub(super) fn deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Output>) {
-    if let Err(error) = try_deliver(call, response) {
+    if let Err(error) = try_deliver(call, response, None) {
         fail(call, &error);
     }
 }
@@ -33,16 +33,21 @@ pub(super) fn deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Ou
 pub(super) fn fail<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
     log(call, error);
     if let Some(on_error) = &call.shared.settings.on_error {
-        let made = catch_unwind(AssertUnwindSafe(|| on_error(error)));
-        let delivered = made.map_err(|payload| Error::panic(&*payload)).and_then(|mut response| {
+        let delivered = guard(|| on_error(error)).and_then(|mut response| {
             response.extensions_mut().insert(error.clone());
-            try_deliver(call, response)
+            try_deliver(call, response, Some(error))
         });
-        match delivered {
-            Ok(()) => return,
-            Err(second) => log(call, &second),
+        if let Err(second) = delivered {
+            fail_plainly(call, error, &second);
         }
+        return;
     }
+    answer(call, Answer::Response(error_response(&call.method, error)));
+}
+
+/// Answers with the plain response for `error`, since the one that `on_error` made failed too. To ask `on_error` again could go on for ever.
+pub(super) fn fail_plainly<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error, second: &Error) {
+    log(call, second);
     answer(call, Answer::Response(error_response(&call.method, error)));
 }
 
@@ -99,11 +104,15 @@ pub(super) fn answer<H: SyncHandler>(call: &Arc<Call<H>>, answer: Answer) {
     drop(call.exchange.answer(answer));
 }
 
-/// Delivers a response.
+/// Delivers a response; `cause` is the error that it stands for.
 ///
 /// # Errors
 /// What came up before anything was sent, so that another response can still be made.
-fn try_deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Output>) -> Result<(), Error> {
+fn try_deliver<H: SyncHandler>(
+    call: &Arc<Call<H>>,
+    response: Response<Output>,
+    cause: Option<&Error>,
+) -> Result<(), Error> {
     let (parts, output) = response.into_parts();
     let mut head = Response::from_parts(parts, ());
     if head.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -121,7 +130,8 @@ fn try_deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Output>) 
     match kind {
         OutputKind::Full(bytes) => deliver_full(call, head, Meter::new(declared), bytes, trailers),
         OutputKind::Source(source) => {
-            produce(call, Box::new(Producer::new(source, trailers, Meter::new(declared), head)));
+            let meter = Meter::new(declared);
+            produce(call, Box::new(Producer::new(source, trailers, meter, head, cause.cloned())));
             Ok(())
         }
         OutputKind::Write(write) => deliver_written(call, head, Meter::new(declared), write, trailers),
