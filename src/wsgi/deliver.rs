@@ -85,7 +85,7 @@ pub(super) fn plain_response(method: &Method, status: StatusCode, error: &Error)
 }
 
 /// Reports what went wrong to the log. What fails because nobody listens any more is no fault.
-fn log<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
+pub(super) fn log<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
     if call.exchange.is_closed() && !error.is_panic() {
         tracing::debug!(%error, "the client is gone");
         return;

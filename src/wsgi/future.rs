@@ -14,7 +14,7 @@ use tokio::time::Sleep;
 use tower_service::Service;
 
 use super::call::{Answer, Call, Work};
-use super::deliver::{error_response, plain_response};
+use super::deliver::{error_response, log, plain_response};
 use crate::body::Body;
 use crate::error::{BoxError, Error, Kind};
 use crate::exchange::Leftover;
@@ -107,18 +107,37 @@ impl<H: SyncHandler> ResponseFuture<H> {
                     }
                 }
                 Stage::Forwarded(inner, head) => {
-                    let response = ready!(inner.as_mut().poll(cx));
-                    let response = response.map_err(Error::handler).map(|mut response| {
-                        response.headers_mut().extend(std::mem::take(head.headers_mut()));
-                        response.extensions_mut().extend(std::mem::take(head.extensions_mut()));
-                        response
-                    });
+                    let mut response = match ready!(inner.as_mut().poll(cx)) {
+                        Ok(response) => response,
+                        Err(error) => {
+                            self.fail(Error::handler(error))?;
+                            continue;
+                        }
+                    };
+                    response.headers_mut().extend(std::mem::take(head.headers_mut()));
+                    response.extensions_mut().extend(std::mem::take(head.extensions_mut()));
                     self.stage = Stage::Done;
-                    return Poll::Ready(response);
+                    return Poll::Ready(Ok(response));
                 }
                 Stage::Done => return Poll::Pending,
             }
         }
+    }
+
+    /// The inner service failed. `on_error` may block: it needs a worker again.
+    fn fail(&mut self, error: Error) -> Result<(), Error> {
+        self.stage = Stage::Done;
+        let call = &self.call;
+        if call.shared.settings.on_error.is_none() {
+            log(call, &error);
+            return Err(error);
+        }
+        if let Err(Work::Fail(error)) = call.exchange.requeue(Work::Fail(error)) {
+            return Err(error);
+        }
+        call.shared.settings.pool.resume(call.clone());
+        self.stage = Stage::Submitted(None);
+        Ok(())
     }
 
     /// Gives up if no worker has begun.

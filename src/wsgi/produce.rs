@@ -60,7 +60,7 @@ pub(super) fn produce<H: SyncHandler>(call: &Arc<Call<H>>, mut producer: Box<Pro
             Stretch::Full => match call.exchange.park(Work::Resume(producer)) {
                 Ok(()) => return,
                 Err(Work::Resume(back)) => producer = back,
-                Err(Work::Start(_)) => return,
+                Err(Work::Start(_) | Work::Fail(_)) => return,
             },
             Stretch::Wanted => match call.exchange.requeue(Work::Resume(producer)) {
                 Ok(()) => {
