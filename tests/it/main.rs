@@ -7,6 +7,7 @@ mod boundary;
 mod capacity;
 mod context;
 mod errors;
+mod layers;
 mod next;
 mod request;
 mod response;
