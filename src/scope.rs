@@ -51,7 +51,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// The scope of a request: the one that it carries, brought up to date with its path, or one made from the request alone.
+    /// The scope of a request on the async side: the one that it carries, brought up to date with its path, or one made from the request alone.
+    /// On the sync side [`Environ::scope`] has it.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> Self {
         match request.extensions().get::<Self>() {
@@ -86,9 +87,10 @@ impl Scope {
     }
 
     /// Says that a host in front has taken `root_path` off the request's path: the full path is the two together. Percent-encoded,
-    /// with a slash at its start and none at its end.
+    /// with a slash at its start; one at its end makes no difference.
     #[must_use]
     pub fn with_root_path(mut self, root_path: &str) -> Self {
+        let root_path = root_path.trim_end_matches('/');
         let rest = crate::view::with_path(&self.view.uri, self.view.rest());
         self.view.uri = crate::view::join(root_path, &rest);
         root_path.clone_into(&mut self.view.root);

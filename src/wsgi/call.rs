@@ -49,6 +49,8 @@ type InnerService = (Arc<dyn Any + Send + Sync>, CallInner);
 pub(crate) enum Work {
     Start(Request<Input>),
     Resume(Box<Producer>),
+    /// The inner service failed that the request was forwarded to.
+    Fail(Error),
 }
 
 /// What the response future gets.
@@ -155,6 +157,7 @@ impl<H: SyncHandler> Job for Call<H> {
         let done = catch_unwind(AssertUnwindSafe(|| match self.exchange.begin() {
             Begin::Run(Work::Start(request)) => self.enter(|| self.run_handler(request)),
             Begin::Run(Work::Resume(producer)) => self.enter(|| produce(&self, producer)),
+            Begin::Run(Work::Fail(error)) => self.enter(|| fail(&self, &error)),
             Begin::Drop(work) => self.enter(|| drop(work)),
             Begin::Nothing => {}
         }));

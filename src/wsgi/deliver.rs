@@ -9,11 +9,12 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::{BodyExt, LengthLimitError};
+use http_body_util::LengthLimitError;
 
 use super::call::{Answer, Call};
 use super::meter::{Measured, Meter};
 use super::produce::{Producer, produce};
+use super::trailed::Trailed;
 use crate::body::Body;
 use crate::error::{Error, Kind, find};
 use crate::exchange::Room;
@@ -23,7 +24,7 @@ use crate::writer::{Sink, Writer};
 
 /// Delivers a handler's response.
 pub(super) fn deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Output>) {
-    if let Err(error) = try_deliver(call, response) {
+    if let Err(error) = try_deliver(call, response, None) {
         fail(call, &error);
     }
 }
@@ -32,21 +33,26 @@ pub(super) fn deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Ou
 pub(super) fn fail<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
     log(call, error);
     if let Some(on_error) = &call.shared.settings.on_error {
-        let made = catch_unwind(AssertUnwindSafe(|| on_error(error)));
-        let delivered = made.map_err(|payload| Error::panic(&*payload)).and_then(|mut response| {
+        let delivered = guard(|| on_error(error)).and_then(|mut response| {
             response.extensions_mut().insert(error.clone());
-            try_deliver(call, response)
+            try_deliver(call, response, Some(error))
         });
-        match delivered {
-            Ok(()) => return,
-            Err(second) => log(call, &second),
+        if let Err(second) = delivered {
+            fail_plainly(call, error, &second);
         }
+        return;
     }
-    answer(call, Answer::Response(error_response(error)));
+    answer(call, Answer::Response(error_response(&call.method, error)));
+}
+
+/// Answers with the plain response for `error`, since the one that `on_error` made failed too. To ask `on_error` again could go on for ever.
+pub(super) fn fail_plainly<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error, second: &Error) {
+    log(call, second);
+    answer(call, Answer::Response(error_response(&call.method, error)));
 }
 
 /// The plain response for an error: a 500, unless the handler only passed on what the client did wrong to its body.
-pub(super) fn error_response(error: &Error) -> Response<Body> {
+pub(super) fn error_response(method: &Method, error: &Error) -> Response<Body> {
     let source = std::error::Error::source(error).filter(|_| error.is_handler());
     let status = match source {
         Some(source) if find::<LengthLimitError>(source).is_some() => StatusCode::PAYLOAD_TOO_LARGE,
@@ -57,17 +63,29 @@ pub(super) fn error_response(error: &Error) -> Response<Body> {
         },
         None => StatusCode::INTERNAL_SERVER_ERROR,
     };
+    plain_response(method, status, error)
+}
+
+/// A response that says no more than its status.
+pub(super) fn plain_response(method: &Method, status: StatusCode, error: &Error) -> Response<Body> {
     let reason = status.canonical_reason().unwrap_or_default();
-    let mut response = Response::new(Body::from(format!("{reason}\n")));
+    let text = format!("{reason}\n");
+    let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if method == Method::HEAD {
+        // Over HTTP/2 hyper would send the body.
+        headers.insert(CONTENT_LENGTH, text.len().into());
+    } else {
+        *response.body_mut() = text.into();
+    }
     response.extensions_mut().insert(error.clone());
     response
 }
 
 /// Reports what went wrong to the log. What fails because nobody listens any more is no fault.
-fn log<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
+pub(super) fn log<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
     if call.exchange.is_closed() && !error.is_panic() {
         tracing::debug!(%error, "the client is gone");
         return;
@@ -86,11 +104,15 @@ pub(super) fn answer<H: SyncHandler>(call: &Arc<Call<H>>, answer: Answer) {
     drop(call.exchange.answer(answer));
 }
 
-/// Delivers a response.
+/// Delivers a response; `cause` is the error that it stands for.
 ///
 /// # Errors
 /// What came up before anything was sent, so that another response can still be made.
-fn try_deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Output>) -> Result<(), Error> {
+fn try_deliver<H: SyncHandler>(
+    call: &Arc<Call<H>>,
+    response: Response<Output>,
+    cause: Option<&Error>,
+) -> Result<(), Error> {
     let (parts, output) = response.into_parts();
     let mut head = Response::from_parts(parts, ());
     if head.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -108,7 +130,8 @@ fn try_deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Output>) 
     match kind {
         OutputKind::Full(bytes) => deliver_full(call, head, Meter::new(declared), bytes, trailers),
         OutputKind::Source(source) => {
-            produce(call, Box::new(Producer::new(source, trailers, Meter::new(declared), head)));
+            let meter = Meter::new(declared);
+            produce(call, Box::new(Producer::new(source, trailers, meter, head, cause.cloned())));
             Ok(())
         }
         OutputKind::Write(write) => deliver_written(call, head, Meter::new(declared), write, trailers),
@@ -120,7 +143,7 @@ fn try_deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Output>) 
                 _ => body,
             };
             if let Some(trailers) = trailers {
-                body = Body::new(body.with_trailers(async move { Some(Ok(trailers())) }));
+                body = Body::new(Trailed::new(body, trailers));
             }
             answer(call, Answer::Response(head.map(|()| body)));
             Ok(())
@@ -138,16 +161,14 @@ fn deliver_bodiless<H: SyncHandler>(
     mut head: Response<()>,
     output: Output,
 ) -> Result<(), Error> {
-    if call.method == Method::HEAD {
-        // What GET would send, where that is known (RFC 9110, section 9.3.2).
-        if let Some(length) = output.length()
-            && can_have_length(head.status())
-            && !head.headers().contains_key(CONTENT_LENGTH)
-        {
-            head.headers_mut().insert(CONTENT_LENGTH, length.into());
-        }
-    } else if head.status() != StatusCode::NOT_MODIFIED {
+    if !can_have_length(head.status()) {
         head.headers_mut().remove(CONTENT_LENGTH);
+    } else if call.method == Method::HEAD
+        // What GET would send, where that is known (RFC 9110, section 9.3.2).
+        && let Some(length) = output.length()
+        && !head.headers().contains_key(CONTENT_LENGTH)
+    {
+        head.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
     guard(|| drop(output))?;
     answer(call, Answer::Response(head.map(|()| Body::empty())));

@@ -7,14 +7,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{CONTENT_TYPE, EXPECT, RETRY_AFTER};
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{EXPECT, RETRY_AFTER};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower_service::Service;
 
 use super::call::{Answer, Call, Work};
-use super::deliver::error_response;
+use super::deliver::{error_response, log, plain_response};
 use crate::body::Body;
 use crate::error::{BoxError, Error, Kind};
 use crate::exchange::Leftover;
@@ -108,18 +108,37 @@ impl<H: SyncHandler> ResponseFuture<H> {
                     }
                 }
                 Stage::Forwarded(inner, head) => {
-                    let response = ready!(inner.as_mut().poll(cx));
-                    let response = response.map_err(Error::handler).map(|mut response| {
-                        response.headers_mut().extend(std::mem::take(head.headers_mut()));
-                        response.extensions_mut().extend(std::mem::take(head.extensions_mut()));
-                        response
-                    });
+                    let mut response = match ready!(inner.as_mut().poll(cx)) {
+                        Ok(response) => response,
+                        Err(error) => {
+                            self.fail(Error::handler(error))?;
+                            continue;
+                        }
+                    };
+                    response.headers_mut().extend(std::mem::take(head.headers_mut()));
+                    response.extensions_mut().extend(std::mem::take(head.extensions_mut()));
                     self.stage = Stage::Done;
-                    return Poll::Ready(response);
+                    return Poll::Ready(Ok(response));
                 }
                 Stage::Done => return Poll::Pending,
             }
         }
+    }
+
+    /// The inner service failed. `on_error` may block: it needs a worker again.
+    fn fail(&mut self, error: Error) -> Result<(), Error> {
+        self.stage = Stage::Done;
+        let call = &self.call;
+        if call.shared.settings.on_error.is_none() {
+            log(call, &error);
+            return Err(error);
+        }
+        if let Err(Work::Fail(error)) = call.exchange.requeue(Work::Fail(error)) {
+            return Err(error);
+        }
+        call.shared.settings.pool.resume(call.clone());
+        self.stage = Stage::Submitted(None);
+        Ok(())
     }
 
     /// Gives up if no worker has begun.
@@ -137,8 +156,9 @@ impl<H: SyncHandler> Future for ResponseFuture<H> {
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = ready!(self.get_mut().poll_response(cx));
-        Poll::Ready(Ok(response.unwrap_or_else(|error| refusal(&error))))
+        let this = self.get_mut();
+        let response = ready!(this.poll_response(cx));
+        Poll::Ready(Ok(response.unwrap_or_else(|error| refusal(&this.call.method, &error))))
     }
 }
 
@@ -194,17 +214,13 @@ fn poll_prefetch(request: &mut Request<Input>, limit: u64, cx: &mut Context<'_>)
 }
 
 /// The response for a request that no handler answered.
-fn refusal(error: &Error) -> Response<Body> {
+fn refusal(method: &Method, error: &Error) -> Response<Body> {
     if !error.is_overloaded() {
-        return error_response(error);
+        return error_response(method, error);
     }
     tracing::debug!(%error, "request refused");
-    let mut response = Response::new(Body::from("Service Unavailable\n"));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    let headers = response.headers_mut();
-    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    response.extensions_mut().insert(error.clone());
+    let mut response = plain_response(method, StatusCode::SERVICE_UNAVAILABLE, error);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 

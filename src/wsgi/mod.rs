@@ -10,6 +10,7 @@ mod future;
 mod layer;
 mod meter;
 mod produce;
+mod trailed;
 
 pub use future::{ResponseFuture, WsgiFuture};
 pub use layer::{Adapter, Wsgi, WsgiLayer, WsgiService};

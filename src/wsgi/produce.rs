@@ -7,7 +7,7 @@ use http::Response;
 use http_body::Frame;
 
 use super::call::{Answer, Call, Work};
-use super::deliver::{answer, fail, finish, guard};
+use super::deliver::{answer, fail, fail_plainly, finish, guard};
 use super::meter::Meter;
 use crate::body::Body;
 use crate::error::Error;
@@ -23,11 +23,19 @@ pub(crate) struct Producer {
     meter: Meter,
     /// Goes out with the first chunk.
     head: Option<Response<()>>,
+    /// The error that this response stands for, if `on_error` made it.
+    cause: Option<Error>,
 }
 
 impl Producer {
-    pub(super) fn new(source: Source, trailers: Option<Trailers>, meter: Meter, head: Response<()>) -> Self {
-        Self { source, trailers, meter, head: Some(head) }
+    pub(super) fn new(
+        source: Source,
+        trailers: Option<Trailers>,
+        meter: Meter,
+        head: Response<()>,
+        cause: Option<Error>,
+    ) -> Self {
+        Self { source, trailers, meter, head: Some(head), cause }
     }
 }
 
@@ -52,7 +60,7 @@ pub(super) fn produce<H: SyncHandler>(call: &Arc<Call<H>>, mut producer: Box<Pro
             Stretch::Full => match call.exchange.park(Work::Resume(producer)) {
                 Ok(()) => return,
                 Err(Work::Resume(back)) => producer = back,
-                Err(Work::Start(_)) => return,
+                Err(Work::Start(_) | Work::Fail(_)) => return,
             },
             Stretch::Wanted => match call.exchange.requeue(Work::Resume(producer)) {
                 Ok(()) => {
@@ -122,12 +130,15 @@ fn send_head<H: SyncHandler>(
 
 /// Ends the body. The source is dropped first: when the client has the end, what the source held is free again.
 fn complete<H: SyncHandler>(call: &Arc<Call<H>>, producer: Box<Producer>, end: Result<(), Error>) {
-    let Producer { source, trailers, meter, head } = *producer;
+    let Producer { source, trailers, meter, head, cause } = *producer;
     drop_quietly(source);
     let end = end.and_then(|()| meter.finish());
     let end = end.and_then(|()| trailers.map(guard).transpose());
     match (head, end) {
-        (Some(_), Err(error)) => fail(call, &error),
+        (Some(_), Err(error)) => match cause {
+            Some(first) => fail_plainly(call, &first, &error),
+            None => fail(call, &error),
+        },
         (Some(head), Ok(trailers)) => {
             let body = trailers.map_or_else(Body::empty, |trailers| Body::last(Ok(trailers)));
             answer(call, Answer::Response(head.map(|()| body)));

@@ -12,6 +12,10 @@ use tower_wsgi::{Body, BoxError, Error, Input, Output, SyncHandler, WorkerPool, 
 
 use crate::support::{Events, Gate, Probe, VERSIONS, eventually, idle, is_worker, serve, soon, text};
 
+/// Makes an output, or one of the given bytes.
+type Make = fn() -> Output;
+type MakeOf = Box<dyn Fn(Bytes) -> Output + Send + Sync>;
+
 /// A handler that answers each request with the output that `make` makes.
 fn answer(make: impl Fn() -> Output + Send + Sync + 'static) -> impl SyncHandler {
     move |_: Request<Input>| Response::new(make())
@@ -143,7 +147,7 @@ async fn a3_a_writer_waits_for_its_client() {
 async fn a3_a_large_body_arrives_whole_by_every_kind_of_output() {
     const SIZE: usize = 8 << 20;
     let bytes: Bytes = (0..SIZE).map(|n| (n % 251) as u8).collect::<Vec<_>>().into();
-    let kinds: [(&str, Box<dyn Fn(Bytes) -> Output + Send + Sync>); 5] = [
+    let kinds: [(&str, MakeOf); 5] = [
         ("full", Box::new(Output::from)),
         (
             "chunks",
@@ -173,7 +177,7 @@ async fn a5_a_failure_before_the_first_chunk_is_a_clean_500() {
             Err(io::Error::other("no disk"))
         }
     }
-    let kinds: [(&str, fn() -> Output); 6] = [
+    let kinds: [(&str, Make); 6] = [
         ("chunks", || Output::try_iter([Ok(""), Err("no database")])),
         ("reader", || Output::reader(Broken)),
         ("writer", || {
@@ -236,7 +240,7 @@ async fn a5_a_body_of_empty_chunks_is_an_empty_body() {
 
 #[tokio::test]
 async fn a6_what_ends_after_the_first_chunk_is_seen_by_the_client() {
-    let kinds: [(&str, fn() -> Output); 4] = [
+    let kinds: [(&str, Make); 4] = [
         ("error", || Output::try_iter([Ok("half a page"), Err("no database")])),
         ("panic", || Output::iter((0..2).map(|n| if n == 0 { "half a page" } else { panic!("on purpose") }))),
         ("writer's error", || {
@@ -282,7 +286,7 @@ async fn a6_a_body_that_fails_says_why_and_then_has_ended() {
 
 #[tokio::test]
 async fn a7_what_goes_over_the_declared_length_is_cut_off() {
-    let kinds: [(&str, fn() -> Output); 4] = [
+    let kinds: [(&str, Make); 4] = [
         ("full", || "foobar".into()),
         ("chunks", || Output::iter(["fo", "ob", "ar"])),
         ("writer", || {
@@ -312,7 +316,7 @@ async fn a7_what_goes_over_the_declared_length_is_cut_off() {
 
 #[tokio::test]
 async fn a7_what_falls_short_of_the_declared_length_is_aborted() {
-    let kinds: [(&str, fn() -> Output); 3] = [
+    let kinds: [(&str, Make); 3] = [
         ("chunks", || Output::iter(["foo"])),
         ("writer", || Output::writer(|w| w.send("foo"))),
         ("async", || Output::body(Unsized(vec!["foo"]))),
@@ -329,7 +333,7 @@ async fn a7_what_falls_short_of_the_declared_length_is_aborted() {
 
 #[tokio::test]
 async fn a7_a_length_that_is_known_to_be_wrong_beforehand_is_a_500() {
-    let kinds: [(&str, &'static str, fn() -> Output); 4] = [
+    let kinds: [(&str, &'static str, Make); 4] = [
         ("short", "6", || "foo".into()),
         ("empty", "6", || Output::iter([""; 0])),
         ("unflushed", "6", || Output::writer(|w| write!(w, "foo"))),

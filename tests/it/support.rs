@@ -219,7 +219,7 @@ impl Gate {
 
 /// A value that tells on which thread it was dropped.
 #[derive(Clone)]
-pub(crate) struct Probe(Arc<ProbeInner>);
+pub(crate) struct Probe(#[expect(dead_code, reason = "held for its drop")] Arc<ProbeInner>);
 
 struct ProbeInner(Mutex<Box<dyn Fn(String) + Send>>);
 
@@ -240,4 +240,23 @@ impl Probe {
 /// Whether a thread is one of a pool's (or the one that drops what vanished clients left).
 pub(crate) fn is_worker(thread: &str) -> bool {
     thread.starts_with("tower-wsgi")
+}
+
+/// Serves a router the way axum does.
+pub(crate) async fn serve_axum(router: axum::Router) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    let accepting = tokio::spawn(async move {
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        axum::serve(listener, service).await.expect("to serve");
+    });
+    Server { addr, accepting }
+}
+
+impl Server {
+    /// Sends a request without a body.
+    pub(crate) async fn ask(&self, version: Version, method: &str, path: &str) -> Response<Incoming> {
+        let request = self.request(method, path, Body::empty());
+        soon(self.send(version, request)).await.expect("a response")
+    }
 }
