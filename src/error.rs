@@ -6,6 +6,9 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use http::StatusCode;
+use http_body_util::LengthLimitError;
+
 /// Any error: what handlers fail with and what bodies of foreign types end with.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -129,6 +132,26 @@ impl Error {
         self.kind() == Kind::Request
     }
 
+    /// The status that says it best to the client: 503 for too much load, and 500 for all else, unless the handler only passed on what was
+    /// wrong with its request's body: 413 for one over a limit, 408 for one that came too slowly, 400 for any other failure of it.
+    ///
+    /// It is the status of the plain response that stands in for an error, and at hand for
+    /// [`on_error`](crate::WsgiLayer::on_error).
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        if self.is_overloaded() {
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        match std::error::Error::source(self).filter(|_| self.is_handler()) {
+            Some(source) if find::<LengthLimitError>(source).is_some() => StatusCode::PAYLOAD_TOO_LARGE,
+            Some(source) if find::<BodyError>(source).is_some() => StatusCode::BAD_REQUEST,
+            Some(source) if find::<Self>(source).is_some_and(Self::is_timed_out) => {
+                StatusCode::REQUEST_TIMEOUT
+            }
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
     /// As an `io::Error` of the given kind, for readers and writers.
     pub(crate) fn into_io(self, kind: io::ErrorKind) -> io::Error {
         io::Error::new(kind, self)
@@ -154,6 +177,30 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.inner.source.as_ref().map(|source| &**source as &(dyn std::error::Error + 'static))
+    }
+}
+
+/// What ended a request's body early, told to each read after it.
+#[derive(Debug)]
+pub(crate) struct BodyError {
+    source: Arc<BoxError>,
+}
+
+impl BodyError {
+    pub(crate) fn new(source: Arc<BoxError>) -> Self {
+        Self { source }
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl std::error::Error for BodyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&**self.source)
     }
 }
 

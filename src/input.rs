@@ -13,7 +13,7 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame};
 
 use crate::body::Body;
-use crate::error::{BoxError, Error, Kind, find};
+use crate::error::{BodyError, BoxError, Error, Kind, find};
 use crate::parker::Parker;
 
 /// How a handler's reads hear that the response is wanted no more.
@@ -179,7 +179,9 @@ impl Input {
                 Some(trailers) => Body::last(Ok(trailers)),
                 None => Body::empty(),
             },
-            State::Failed(kind, source) => Body::last(Err(io::Error::new(kind, Shared(source)).into())),
+            State::Failed(kind, source) => {
+                Body::last(Err(io::Error::new(kind, BodyError::new(source)).into()))
+            }
         };
         Body::ahead(chunks, rest)
     }
@@ -197,7 +199,7 @@ impl Input {
                 // A body may end for no other reason than that its connection went, and the response with it.
                 State::End => return self.check_wanted().map(|()| false),
                 State::Failed(kind, source) => {
-                    return Err(io::Error::new(*kind, Shared(source.clone())));
+                    return Err(io::Error::new(*kind, BodyError::new(source.clone())));
                 }
             }
         }
@@ -255,7 +257,7 @@ impl Input {
             self.body = Body::empty();
             let source = Arc::new(error);
             self.state = State::Failed(kind, source.clone());
-            io::Error::new(kind, Shared(source))
+            io::Error::new(kind, BodyError::new(source))
         }))
     }
 
@@ -389,21 +391,5 @@ fn kind_of(error: &BoxError) -> io::ErrorKind {
     match find::<io::Error>(&**error).map(io::Error::kind) {
         None | Some(io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => io::ErrorKind::Other,
         Some(kind) => kind,
-    }
-}
-
-/// A body's error, told to each read after it.
-#[derive(Debug)]
-struct Shared(Arc<BoxError>);
-
-impl fmt::Display for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for Shared {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&**self.0)
     }
 }

@@ -9,14 +9,13 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Frame;
-use http_body_util::LengthLimitError;
 
 use super::call::{Answer, Call};
 use super::meter::{Measured, Meter};
 use super::produce::{Producer, produce};
 use super::trailed::Trailed;
 use crate::body::Body;
-use crate::error::{Error, Kind, find};
+use crate::error::{Error, Kind};
 use crate::exchange::Room;
 use crate::handler::SyncHandler;
 use crate::output::{Output, OutputKind, Trailers, Write};
@@ -51,23 +50,9 @@ pub(super) fn fail_plainly<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error, s
     answer(call, Answer::Response(error_response(&call.method, error)));
 }
 
-/// The plain response for an error: a 500, unless the handler only passed on what the client did wrong to its body.
+/// The plain response for an error: it says no more than its status.
 pub(super) fn error_response(method: &Method, error: &Error) -> Response<Body> {
-    let source = std::error::Error::source(error).filter(|_| error.is_handler());
-    let status = match source {
-        Some(source) if find::<LengthLimitError>(source).is_some() => StatusCode::PAYLOAD_TOO_LARGE,
-        Some(source) => match find::<Error>(source).map(Error::kind) {
-            Some(Kind::TimedOut) => StatusCode::REQUEST_TIMEOUT,
-            Some(Kind::Length) => StatusCode::BAD_REQUEST,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        },
-        None => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    plain_response(method, status, error)
-}
-
-/// A response that says no more than its status.
-pub(super) fn plain_response(method: &Method, status: StatusCode, error: &Error) -> Response<Body> {
+    let status = error.status();
     let reason = status.canonical_reason().unwrap_or_default();
     let text = format!("{reason}\n");
     let mut response = Response::new(Body::empty());
@@ -84,7 +69,7 @@ pub(super) fn plain_response(method: &Method, status: StatusCode, error: &Error)
     response
 }
 
-/// Reports what went wrong to the log. What fails because nobody listens any more is no fault.
+/// Reports what went wrong to the log. What fails because of the client is no fault of the server's.
 pub(super) fn log<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
     if call.exchange.is_closed() && !error.is_panic() {
         tracing::debug!(%error, "the client is gone");
@@ -92,6 +77,9 @@ pub(super) fn log<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
     }
     let source = std::error::Error::source(error);
     match source {
+        Some(source) if error.status().is_client_error() => {
+            tracing::debug!(source = source as &dyn std::error::Error, "the request's body failed");
+        }
         Some(source) => {
             tracing::error!(%error, source = source as &dyn std::error::Error, "handler failed");
         }
@@ -115,7 +103,8 @@ fn try_deliver<H: SyncHandler>(
 ) -> Result<(), Error> {
     let (parts, output) = response.into_parts();
     let mut head = Response::from_parts(parts, ());
-    if head.status() != StatusCode::SWITCHING_PROTOCOLS {
+    // An upgrade, and the demand for one, are made of these headers.
+    if !matches!(head.status(), StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED) {
         drop_hop_by_hop(head.headers_mut());
     }
     let declared = match output.kind {

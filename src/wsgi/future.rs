@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::{EXPECT, RETRY_AFTER};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower_service::Service;
 
 use super::call::{Answer, Call, Work};
-use super::deliver::{error_response, log, plain_response};
+use super::deliver::{error_response, log};
 use crate::body::Body;
 use crate::error::{BoxError, Error, Kind};
 use crate::exchange::Leftover;
@@ -219,7 +219,7 @@ fn refusal(method: &Method, error: &Error) -> Response<Body> {
         return error_response(method, error);
     }
     tracing::debug!(%error, "request refused");
-    let mut response = plain_response(method, StatusCode::SERVICE_UNAVAILABLE, error);
+    let mut response = error_response(method, error);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }

@@ -1,8 +1,6 @@
 //! The promises, each over a real loopback server where it can be. One binary; a module per group of promises, and a test's name starts
 //! with the promise that it holds.
 
-#![expect(clippy::needless_pass_by_value, reason = "handlers own their requests")]
-
 mod boundary;
 mod capacity;
 mod context;
