@@ -319,6 +319,9 @@ async fn a8_dropping_the_response_ends_what_run_waits_for() {
     let mut service = WsgiLayer::new(app).pool(pool.clone()).layer(inner);
     let response = tokio::spawn(service.call(Request::new(Body::empty())));
     entered.next().await;
+    // It most likely sleeps once it has lent its place; what wakes it is what this is about.
+    eventually("it waits", || pool.stats().lending == 1).await;
+    (0..100).for_each(|_| std::thread::yield_now());
     response.abort();
     assert!(is_worker(&dropped.next().await));
     assert!(ended.next().await);
