@@ -252,16 +252,18 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
         true
     }
 
-    /// Ends the body: `Ok` is its true end, `Err` aborts it. Only the first call counts.
+    /// Ends the body: `Ok` is its true end, `Err` aborts it. Only the worker that has the work can; for one that has put it aside, or has
+    /// ended it, this does nothing.
     pub(crate) fn finish(&self, end: Result<(), E>) {
         let mut state = lock(&self.state);
-        state.stage = Stage::Over;
-        if state.closed || state.end.is_some() {
-            drop(state);
+        if state.stage != Stage::Running {
             return;
         }
-        state.end = Some(end);
-        state.wake_consumer();
+        state.stage = Stage::Over;
+        if !state.closed {
+            state.end = Some(end);
+            state.wake_consumer();
+        }
     }
 
     // The consumer's side.

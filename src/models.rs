@@ -228,6 +228,7 @@ fn room_wakes_a_writer() {
         let (exchange, _) = meeting(1);
         let writer = exchange.clone();
         let writer = thread::spawn(move || {
+            let _work = writer.begin();
             for n in 0..3 {
                 assert!(writer.wait_room());
                 writer.push(n);

@@ -17,7 +17,7 @@ use crate::handler::SyncHandler;
 use crate::input::{Input, Watch};
 use crate::output::{Output, OutputKind};
 use crate::parker::Parker;
-use crate::pool::lend;
+use crate::pool::{WorkerPool, lend};
 use crate::scope::Scope;
 use crate::view::join;
 
@@ -54,6 +54,7 @@ pub struct Next {
     service: Arc<dyn Any + Send + Sync>,
     call: CallInner,
     watch: Arc<dyn Watch>,
+    pool: WorkerPool,
     mount: Option<Arc<Mount>>,
 }
 
@@ -81,9 +82,10 @@ impl Next {
         service: Arc<dyn Any + Send + Sync>,
         call: CallInner,
         watch: Arc<dyn Watch>,
+        pool: WorkerPool,
         mount: Option<Mount>,
     ) -> Self {
-        Self { service, call, watch, mount: mount.map(Arc::new) }
+        Self { service, call, watch, pool, mount: mount.map(Arc::new) }
     }
 
     /// Calls the inner service and waits for the head of its response; the body is passed through, not waited for.
@@ -98,7 +100,9 @@ impl Next {
     /// # Cancellation
     /// When the response is wanted no more, the call ends and the inner service's future is dropped.
     pub fn run(&self, request: Request<Input>) -> Result<Response<Output>, BoxError> {
-        let mut future = (self.call)(&*self.service, self.restore(request));
+        let mut request = self.restore(request);
+        self.pool.waits_for(&mut request);
+        let mut future = (self.call)(&*self.service, request);
         let parker = Parker::current();
         let mut cx = Context::from_waker(parker.waker());
         let result = match future.as_mut().poll(&mut cx) {
@@ -123,7 +127,7 @@ impl Next {
     /// is free then, while the inner service runs on the async side.
     ///
     /// Headers and extensions that are set on the returned value are set on the inner service's response. Its status is
-    /// the inner service's, and so is its body. An error of the inner service is handled as the handler's own.
+    /// the inner service's, and so are its body and its trailers. An error of the inner service is handled as the handler's own.
     #[must_use = "the request is handed over by returning this"]
     pub fn forward(&self, request: Request<Input>) -> Response<Output> {
         let request = self.restore(request);

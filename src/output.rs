@@ -148,7 +148,7 @@ impl Output {
         OutputKind::Body(Body::new(body)).into()
     }
 
-    /// Adds trailers, made when the body is complete. Over HTTP/1.1 the response has to name them in its `Trailer` header, and
+    /// Adds trailers, made when the body is complete: on a worker, but for an async body, where its last poll makes them. Over HTTP/1.1 the response has to name them in its `Trailer` header, and
     /// the client has to ask for them with `TE: trailers` ([RFC 9110, section 6.5](https://www.rfc-editor.org/rfc/rfc9110#section-6.5)).
     ///
     /// ```

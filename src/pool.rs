@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use http::Request;
+
 use crate::parker::Parker;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, local, lock, yield_now};
 
@@ -30,8 +32,8 @@ const SEARCHES: usize = 60;
 #[cfg(tower_wsgi_loom)]
 const SEARCHES: usize = 1;
 
-/// How many threads may wait inside a handler for something that may itself need a worker, per worker. Beyond
-/// it they keep their place: a bound on threads rather than on progress.
+/// How many handlers, per worker, may wait for something that may itself need a worker before no new request is taken up. What those wait for
+/// still is, so that they go on: the bound is on threads and not on progress.
 const NESTING: usize = 4;
 
 /// Something for a worker to do.
@@ -124,6 +126,16 @@ struct Sleeper {
     waker: Waker,
 }
 
+/// A request extension: the pools on which handlers wait for this request. It goes with the request, so that it is not lost where a
+/// service in between runs it in a task of its own.
+#[derive(Clone)]
+struct Nested(Arc<Waiting>);
+
+struct Waiting {
+    pool: usize,
+    outer: Option<Nested>,
+}
+
 /// A pool has too much to do.
 #[derive(Debug)]
 pub(crate) struct Full;
@@ -193,7 +205,7 @@ impl WorkerPool {
     pub(crate) fn submit(&self, job: Arc<dyn Job>, max_queued: usize) -> Result<(), Full> {
         let core = &self.handle.core;
         let mut state = lock(&core.state);
-        let free = core.workers.saturating_sub(state.active);
+        let free = state.free(core.workers);
         if state.fresh.len() >= max_queued.saturating_add(free) {
             return Err(Full);
         }
@@ -202,7 +214,7 @@ impl WorkerPool {
         Ok(())
     }
 
-    /// Queues a job that was admitted before.
+    /// Queues a job that was admitted before: a body that goes on, or a request that a handler on this pool waits for.
     pub(crate) fn resume(&self, job: Arc<dyn Job>) {
         let core = &self.handle.core;
         let mut state = lock(&core.state);
@@ -232,6 +244,29 @@ impl WorkerPool {
             state.discards.push_back(job);
             core.attend(state);
         }
+    }
+
+    /// Marks a request as one that a handler on this pool waits for.
+    pub(crate) fn waits_for<B>(&self, request: &mut Request<B>) {
+        let outer = request.extensions_mut().remove::<Nested>();
+        let nested = Nested(Arc::new(Waiting { pool: self.id(), outer }));
+        request.extensions_mut().insert(nested);
+    }
+
+    /// Whether a handler on this pool waits for the request.
+    pub(crate) fn is_waiting_for<B>(&self, request: &Request<B>) -> bool {
+        let mut next = request.extensions().get::<Nested>();
+        while let Some(Nested(waiting)) = next {
+            if waiting.pool == self.id() {
+                return true;
+            }
+            next = waiting.outer.as_ref();
+        }
+        false
+    }
+
+    fn id(&self) -> usize {
+        Arc::as_ptr(&self.handle.core).addr()
     }
 
     /// Whether somebody waits for a worker.
@@ -278,7 +313,10 @@ pub(crate) fn lend<R>(wait: impl FnOnce() -> R) -> R {
     }
 
     let core = CURRENT.with(|current| current.borrow().clone());
-    let _return = core.filter(Core::lend).map(Return);
+    let _return = core.map(|core| {
+        core.lend();
+        Return(core)
+    });
     wait()
 }
 
@@ -420,27 +458,27 @@ impl Core {
         }
     }
 
-    /// Gives a worker's place away; false if too many do.
-    fn lend(self: &Arc<Self>) -> bool {
+    /// Gives a worker's place away.
+    fn lend(self: &Arc<Self>) {
         let mut state = lock(&self.state);
-        if state.lending >= self.workers * NESTING {
-            return false;
-        }
         state.lending += 1;
         state.active -= 1;
         state.grant_returning(self.workers);
         if state.runnable(self.workers) {
             self.attend(state);
         }
-        true
     }
 
     /// Waits for a place.
-    fn take_back(&self) {
+    fn take_back(self: &Arc<Self>) {
         let mut state = lock(&self.state);
         state.lending -= 1;
         if state.active < self.workers && state.returning.is_empty() {
             state.active += 1;
+            // Requests may have waited for fewer to be lending.
+            if state.runnable(self.workers) {
+                self.attend(state);
+            }
             return;
         }
         let parker = Parker::current();
@@ -456,10 +494,16 @@ impl State {
         self.discards.len() + self.fresh.len() + self.resumed.len()
     }
 
+    /// How many new requests could be taken up at once.
+    fn free(&self, workers: usize) -> usize {
+        if self.lending >= workers * NESTING { 0 } else { workers.saturating_sub(self.active) }
+    }
+
     /// Whether a thread that comes now would find something to do.
     fn runnable(&self, workers: usize) -> bool {
         !self.discards.is_empty()
-            || self.active < workers && !(self.fresh.is_empty() && self.resumed.is_empty())
+            || self.active < workers && !self.resumed.is_empty()
+            || self.free(workers) > 0 && !self.fresh.is_empty()
     }
 
     fn pop(&mut self, workers: usize) -> Option<Arc<dyn Job>> {
@@ -469,14 +513,10 @@ impl State {
         if self.active >= workers {
             return None;
         }
-        let (first, second) = if self.resumed_next {
-            (&mut self.resumed, &mut self.fresh)
-        } else {
-            (&mut self.fresh, &mut self.resumed)
-        };
-        let job = first.pop_front().or_else(|| second.pop_front());
-        self.resumed_next = !self.resumed_next;
-        job
+        let fresh_allowed = self.free(workers) > 0 && !self.fresh.is_empty();
+        let resumed = !fresh_allowed || self.resumed_next && !self.resumed.is_empty();
+        self.resumed_next = !resumed;
+        if resumed { self.resumed.pop_front() } else { self.fresh.pop_front() }
     }
 
     /// Lets those go on who wait to, as far as there are places.

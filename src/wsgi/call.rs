@@ -5,8 +5,8 @@ use std::any::Any;
 use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{self, Poll, Waker};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -36,6 +36,11 @@ pub(crate) struct Call<H> {
     /// The method on the wire, which decides about the response's body whatever a middleware makes of it.
     pub(super) method: Method,
     next: Option<InnerService>,
+    context: OnceLock<Context>,
+}
+
+/// What of the caller's surroundings goes with the work.
+struct Context {
     span: Span,
     runtime: Option<Handle>,
     around: Option<Mutex<Around>>,
@@ -75,20 +80,31 @@ impl<H: SyncHandler> Call<H> {
             shared: shared.clone(),
             method: request.method().clone(),
             next,
-            span: Span::current(),
-            runtime: Handle::try_current().ok(),
-            around: shared.settings.capture.as_ref().map(|capture| Mutex::new(capture())),
+            context: OnceLock::new(),
         });
         let length = declared_length(request.headers()).or_else(|| request.body().size_hint().exact());
         let request = request.map(|body| Input::with_length(body, length));
         ResponseFuture::new(call, request)
     }
 
+    /// Takes note of the caller's surroundings, when the future is first polled: layers set them up around the poll as well
+    /// as around the call, but not all of them around the call.
+    pub(super) fn capture(&self) {
+        self.context.get_or_init(|| Context {
+            span: Span::current(),
+            runtime: Handle::try_current().ok(),
+            around: self.shared.settings.capture.as_ref().map(|capture| Mutex::new(capture())),
+        });
+    }
+
     /// Runs `work` as its caller would: in the span, on the runtime, inside the context hook.
     fn enter(&self, work: impl FnOnce()) {
-        let _runtime = self.runtime.as_ref().map(Handle::enter);
-        let _span = self.span.enter();
-        let Some(around) = &self.around else {
+        let Some(context) = self.context.get() else {
+            return work();
+        };
+        let _runtime = context.runtime.as_ref().map(Handle::enter);
+        let _span = context.span.enter();
+        let Some(around) = &context.around else {
             return work();
         };
         let mut work = Some(work);
@@ -130,7 +146,13 @@ impl<H: SyncHandler> Call<H> {
         }
         let extensions = request.extensions_mut();
         if let Some((service, call)) = &self.next {
-            extensions.insert(Next::new(service.clone(), *call, self.clone(), mount));
+            extensions.insert(Next::new(
+                service.clone(),
+                *call,
+                self.clone(),
+                self.shared.settings.pool.clone(),
+                mount,
+            ));
         } else {
             // One from a crossing outside would lead back to this very service.
             extensions.remove::<Next>();
@@ -179,7 +201,7 @@ impl<H: SyncHandler> Job for Call<H> {
 impl<H: SyncHandler> Source for Call<H> {
     fn poll_frame(
         &self,
-        cx: &mut Context<'_>,
+        cx: &mut task::Context<'_>,
         resume: &mut bool,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = self.exchange.poll_frame(cx, resume);

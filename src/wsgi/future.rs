@@ -52,9 +52,11 @@ impl<H: SyncHandler> ResponseFuture<H> {
     /// Hands the request to the pool.
     fn submit(&mut self, request: Request<Input>) -> Result<(), Error> {
         let settings = &self.call.shared.settings;
+        let nested = settings.pool.is_waiting_for(&request);
         self.call.exchange.submit(Work::Start(request));
-        let submitted = settings.pool.submit(self.call.clone(), settings.max_queued);
-        if submitted.is_err() {
+        if nested {
+            settings.pool.resume(self.call.clone());
+        } else if settings.pool.submit(self.call.clone(), settings.max_queued).is_err() {
             self.discard();
             return Err(Error::new(Kind::Overloaded, "too many requests wait for a worker"));
         }
@@ -74,6 +76,7 @@ impl<H: SyncHandler> ResponseFuture<H> {
         loop {
             match &mut self.stage {
                 Stage::Prefetch(request) => {
+                    self.call.capture();
                     ready!(poll_prefetch(request, self.call.shared.settings.prefetch, cx));
                     let Stage::Prefetch(request) = std::mem::replace(&mut self.stage, Stage::Done) else {
                         continue;
@@ -169,8 +172,8 @@ impl<H: SyncHandler> Drop for ResponseFuture<H> {
                 self.call.exchange.submit(Work::Start(request));
                 self.discard();
             }
-            Stage::Submitted(_) => self.call.abandon(self.call.exchange.close()),
-            Stage::Forwarded(..) | Stage::Done => {}
+            Stage::Submitted(_) | Stage::Forwarded(..) => self.call.abandon(self.call.exchange.close()),
+            Stage::Done => {}
         }
     }
 }

@@ -212,6 +212,9 @@ async fn b8_requests_that_need_their_own_pool_again_do_not_wait_for_each_other()
     nested(1, 1).await;
     nested(1, 4).await;
     nested(2, 8).await;
+    // More than may lend their places at once.
+    nested(1, 50).await;
+    nested(2, 50).await;
 }
 
 #[tokio::test]
