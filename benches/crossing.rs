@@ -113,11 +113,10 @@ where
 }
 
 fn serve(runtime: &Runtime, router: Router) -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.set_nonblocking(true).expect("a socket");
+    // tokio's backlog is long enough for all clients at once.
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
     let address = listener.local_addr().expect("an address");
     runtime.spawn(async move {
-        let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
         let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
             stream.set_nodelay(true).expect("a socket");
         });
@@ -136,8 +135,12 @@ struct Load {
 fn load(address: SocketAddr, connections: usize, time: Duration) -> Load {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
+        let mut streams = Vec::new();
+        for _ in 0..connections {
+            streams.push(TcpStream::connect(address).await.expect("a connection"));
+        }
         let start = Instant::now();
-        let clients = (0..connections).map(|_| tokio::spawn(client(address, start + time)));
+        let clients = streams.into_iter().map(|stream| tokio::spawn(client(stream, start + time)));
         let clients: Vec<_> = clients.collect();
         let mut latencies = Vec::new();
         for client in clients {
@@ -152,8 +155,7 @@ fn load(address: SocketAddr, connections: usize, time: Duration) -> Load {
 }
 
 /// The latency of each request in nanoseconds.
-async fn client(address: SocketAddr, end: Instant) -> Vec<u64> {
-    let mut stream = TcpStream::connect(address).await.expect("a connection");
+async fn client(mut stream: TcpStream, end: Instant) -> Vec<u64> {
     stream.set_nodelay(true).expect("a socket");
     let mut latencies = Vec::new();
     let mut buffer = [0; 1024];
