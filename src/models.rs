@@ -289,7 +289,7 @@ fn an_end_is_seen() {
             worker.push(0);
             worker.finish(Err("cut off"));
         });
-        let mut next = || block_on(std::future::poll_fn(|cx| exchange.poll_frame(cx, &mut false)));
+        let next = || block_on(std::future::poll_fn(|cx| exchange.poll_frame(cx, &mut false)));
         assert_eq!(next(), Some(Ok(0)));
         assert_eq!(next(), Some(Err("cut off")));
         assert_eq!(next(), None);
