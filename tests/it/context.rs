@@ -253,6 +253,29 @@ async fn a13_a_hook_that_does_not_do_its_part_is_a_500() {
 }
 
 #[tokio::test]
+async fn a13_a_hook_that_fails_after_its_part_loses_nothing() {
+    let dropped = Events::new();
+    let probe = Arc::new(Mutex::new(Some(Probe::new(&dropped))));
+    let layer = WsgiLayer::adapter().workers(1).send_queue_size(2).context(|| {
+        |run: &mut dyn FnMut()| {
+            run();
+            panic!("on purpose")
+        }
+    });
+    let mut service = layer.layer(move |_: Request<Input>| {
+        let probe = probe.lock().expect("a lock").take();
+        Response::new(Output::iter((0..50).map(move |_| {
+            let _held = &probe;
+            "x"
+        })))
+    });
+    let response = soon(service.call(Request::new(Body::empty()))).await.expect("a response");
+    let body = soon(response.into_body().collect()).await.expect("a whole body");
+    assert_eq!(body.to_bytes().len(), 50);
+    assert!(is_worker(&dropped.next().await));
+}
+
+#[tokio::test]
 async fn a13_a_hook_that_stops_doing_its_part_cuts_the_body_off() {
     let pool = WorkerPool::new(1);
     let layer = WsgiLayer::adapter().pool(pool.clone()).send_queue_size(1).context(|| {

@@ -17,7 +17,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _, service_fn};
-use tower_wsgi::{Body, BoxError, Environ, Error, Input, Next, Output, WorkerPool, WsgiLayer, WsgiService};
+use tower_wsgi::{
+    Body, BoxError, Environ, Error, Input, Next, Output, Scope, WorkerPool, WsgiLayer, WsgiService,
+};
 
 use crate::support::{
     Events, Gate, Probe, Server, VERSIONS, blocking, eventually, idle, is_worker, serve, serve_axum, soon,
@@ -351,6 +353,23 @@ async fn a8_dropping_the_response_drops_what_was_forwarded() {
     assert!(dropped.drain().is_empty());
     response.abort();
     dropped.next().await;
+}
+
+#[tokio::test]
+async fn a8_what_was_forwarded_can_see_that_nobody_waits() {
+    let environs = Events::new();
+    let tell = environs.teller();
+    let inner = service_fn(move |request: Request<Body>| {
+        tell(Scope::of(&request).environ().expect("it came through a sync application").clone());
+        pending::<Result<Response<Body>, Infallible>>()
+    });
+    let mut service = WsgiLayer::new(forward as App).layer(inner);
+    let response = tokio::spawn(service.call(Request::new(Body::empty())));
+    let environ = environs.next().await;
+    assert!(!environ.is_disconnected());
+    response.abort();
+    response.await.expect_err("an aborted task");
+    assert!(environ.is_disconnected());
 }
 
 #[tokio::test]
