@@ -8,13 +8,9 @@ use std::sync::Arc;
 
 use http::Request;
 
+use crate::parker::Watch;
 use crate::scope::Scope;
 use crate::view::{View, decode, split, with_path};
-
-/// Tells a handler whether anybody still waits for its response.
-pub(crate) trait Link: Send + Sync {
-    fn is_disconnected(&self) -> bool;
-}
 
 /// The request as the synchronous side sees it: a request extension with what PEP 3333 and RFC 3875 call the environment.
 ///
@@ -42,7 +38,7 @@ pub struct Environ {
     extra: BTreeMap<Cow<'static, str>, Vec<u8>>,
     /// The async side's view, where it differs from ours.
     scope: Option<Arc<Scope>>,
-    link: Option<Arc<dyn Link>>,
+    watch: Option<Arc<dyn Watch>>,
 }
 
 impl Environ {
@@ -56,15 +52,15 @@ impl Environ {
     }
 
     /// The environ of a request that crosses to the sync side. Takes the scope out of it.
-    pub(crate) fn crossing<B>(request: &mut Request<B>, link: Arc<dyn Link>) -> Self {
+    pub(crate) fn crossing<B>(request: &mut Request<B>, watch: Arc<dyn Watch>) -> Self {
         let mut environ = match request.extensions_mut().remove::<Scope>() {
             Some(mut scope) => {
                 scope.view.follow(request);
                 Self::from(&scope)
             }
-            None => Self { view: View::of(request), extra: BTreeMap::new(), scope: None, link: None },
+            None => Self { view: View::of(request), extra: BTreeMap::new(), scope: None, watch: None },
         };
-        environ.link = Some(link);
+        environ.watch = Some(watch);
         environ
     }
 
@@ -76,13 +72,18 @@ impl Environ {
         self.view.mount(prefix);
     }
 
-    /// Puts `prefix` back in front of the path. False, and nothing changed, if it was not the last mount.
-    pub(crate) fn unmount(&mut self, prefix: &str) -> bool {
-        let Some(outer) = self.view.root.strip_suffix(prefix) else {
-            return false;
-        };
-        self.view.root.truncate(outer.len());
-        true
+    /// The length of the mount, percent-encoded.
+    pub(crate) fn depth(&self) -> usize {
+        self.view.root.len()
+    }
+
+    /// Puts `prefix` back in front of the path. False, and nothing changed, if something else was mounted since it brought the mount to `depth`.
+    pub(crate) fn unmount(&mut self, prefix: &str, depth: usize) -> bool {
+        let last = self.depth() == depth && self.view.root.ends_with(prefix);
+        if last {
+            self.view.root.truncate(depth - prefix.len());
+        }
+        last
     }
 
     /// Where the application is mounted: `SCRIPT_NAME`, percent-decoded; empty at the top.
@@ -121,7 +122,7 @@ impl Environ {
     /// the request did not come through a crossing.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.is_disconnected())
+        self.watch.as_ref().is_some_and(|watch| watch.is_closed())
     }
 
     /// The request as the asynchronous side around this one sees it (a2wsgi's `environ["asgi.scope"]`), with the path
@@ -202,7 +203,7 @@ impl From<&Scope> for Environ {
             view: scope.view.clone(),
             extra: scope.environ().map(|environ| environ.extra.clone()).unwrap_or_default(),
             scope: Some(Arc::new(scope.clone())),
-            link: None,
+            watch: None,
         }
     }
 }

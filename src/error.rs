@@ -120,7 +120,7 @@ impl Error {
         self.kind() == Kind::Length
     }
 
-    /// The handler's response cannot be sent as it is; the message says why.
+    /// The handler's response cannot be sent as it is, or there is none; the message says why.
     #[must_use]
     pub fn is_response(&self) -> bool {
         self.kind() == Kind::Response

@@ -9,7 +9,7 @@
 //! drop off the runtime's threads.
 //!
 //! Nothing here knows of HTTP, tokio or threads other than through [`Waker`] and [`Parker`]; the
-//! loom models in this file's tests run this very code.
+//! loom models in `models.rs` run this very code.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -36,8 +36,8 @@ struct State<W, A, F, E> {
     consumer: Option<Waker>,
     /// The thread that waits for room.
     writer: Option<Waker>,
-    /// The thread that waits for the request's body and wants to hear of a close.
-    reader: Option<Waker>,
+    /// The threads that wait for something else and want to hear of a close.
+    watchers: Vec<Waker>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,7 +101,7 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
                 end: None,
                 consumer: None,
                 writer: None,
-                reader: None,
+                watchers: Vec::new(),
             }),
         }
     }
@@ -245,9 +245,8 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
         if state.closed {
             return false;
         }
-        match &mut state.reader {
-            Some(reader) => reader.clone_from(waker),
-            none => *none = Some(waker.clone()),
+        if !state.watchers.iter().any(|watcher| watcher.will_wake(waker)) {
+            state.watchers.push(waker.clone());
         }
         true
     }
@@ -358,7 +357,8 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
             }
             Stage::Idle | Stage::Running | Stage::Over => Leftover::None,
         };
-        let waiting = [state.writer.take(), state.reader.take()];
+        let mut waiting = std::mem::take(&mut state.watchers);
+        waiting.extend(state.writer.take());
         let gone = (
             state.answer.take(),
             std::mem::take(&mut state.frames),
@@ -366,7 +366,7 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
             state.consumer.take(),
         );
         drop(state);
-        waiting.into_iter().flatten().for_each(Waker::wake);
+        waiting.into_iter().for_each(Waker::wake);
         drop(gone);
         Some(leftover)
     }

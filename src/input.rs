@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, BufRead, Read};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
@@ -14,15 +14,7 @@ use http_body::{Body as _, Frame};
 
 use crate::body::Body;
 use crate::error::{BodyError, BoxError, Error, Kind, find};
-use crate::parker::Parker;
-
-/// How a handler's reads hear that the response is wanted no more.
-pub(crate) trait Watch: Send + Sync {
-    fn is_closed(&self) -> bool;
-
-    /// Asks for a wake at the close; false if it has happened.
-    fn watch(&self, waker: &Waker) -> bool;
-}
+use crate::parker::{Parker, Watch};
 
 /// The request's body on the synchronous side: WSGI's `wsgi.input`.
 ///

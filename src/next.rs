@@ -2,8 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -14,9 +13,9 @@ use crate::body::Body;
 use crate::environ::Environ;
 use crate::error::{BoxError, Error, Kind};
 use crate::handler::SyncHandler;
-use crate::input::{Input, Watch};
-use crate::output::{Output, OutputKind};
-use crate::parker::Parker;
+use crate::input::Input;
+use crate::output::{Output, OutputKind, ResponseFuture};
+use crate::parker::{Parker, Watch};
 use crate::pool::{WorkerPool, lend};
 use crate::scope::Scope;
 use crate::view::join;
@@ -58,23 +57,16 @@ pub struct Next {
     mount: Option<Arc<Mount>>,
 }
 
-pub(crate) type ResponseResult = Result<Response<Body>, BoxError>;
-type BoxFuture = Pin<Box<dyn Future<Output = ResponseResult> + Send>>;
-
 /// Calls the service of a type that only this function still knows.
-pub(crate) type CallInner = fn(&(dyn Any + Send + Sync), Request<Body>) -> BoxFuture;
+pub(crate) type CallInner = fn(&(dyn Any + Send + Sync), Request<Body>) -> ResponseFuture;
 
 /// What a mount did to a request's URI.
 pub(crate) struct Mount {
     pub(crate) prefix: Arc<str>,
     pub(crate) before: Uri,
     pub(crate) after: Uri,
-}
-
-/// A request on its way to the inner service, in place of a response's body.
-pub(crate) struct Forward {
-    next: Next,
-    request: Request<Body>,
+    /// How long the mount was after it.
+    pub(crate) depth: usize,
 }
 
 impl Next {
@@ -127,12 +119,12 @@ impl Next {
     /// is free then, while the inner service runs on the async side.
     ///
     /// Headers and extensions that are set on the returned value are set on the inner service's response. Its status is
-    /// the inner service's, and so are its body and its trailers. An error of the inner service is handled as the handler's own.
+    /// the inner service's, and so are its body, its `Content-Length` and its trailers. An error of the inner service is handled as the handler's own.
     #[must_use = "the request is handed over by returning this"]
     pub fn forward(&self, request: Request<Input>) -> Response<Output> {
         let request = self.restore(request);
-        let forward = Forward { next: self.clone(), request };
-        Response::new(OutputKind::Forward(Box::new(forward)).into())
+        let Self { service, call, .. } = self.clone();
+        Response::new(OutputKind::Forward(Box::new(move || call(&*service, request))).into())
     }
 
     /// The request as the inner service would have got it without the layer, with what was changed since.
@@ -140,7 +132,7 @@ impl Next {
         let mut environ = request.extensions_mut().remove::<Environ>();
         request.extensions_mut().remove::<Self>();
         if let Some(mount) = &self.mount
-            && environ.as_mut().is_none_or(|environ| environ.unmount(&mount.prefix))
+            && environ.as_mut().is_none_or(|environ| environ.unmount(&mount.prefix, mount.depth))
         {
             *request.uri_mut() = if *request.uri() == mount.after {
                 mount.before.clone()
@@ -163,13 +155,6 @@ impl SyncHandler for Next {
     }
 }
 
-impl Forward {
-    /// Starts the inner service's future.
-    pub(crate) fn start(self) -> BoxFuture {
-        (self.next.call)(&*self.next.service, self.request)
-    }
-}
-
 impl fmt::Debug for Next {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Next").finish_non_exhaustive()
@@ -182,7 +167,10 @@ pub(crate) fn erase<S: Send + 'static>(service: S) -> Arc<dyn Any + Send + Sync>
 }
 
 /// Calls the service of type `S` that [`erase`] put away.
-pub(crate) fn call_inner<S, B, RB>(service: &(dyn Any + Send + Sync), request: Request<Body>) -> BoxFuture
+pub(crate) fn call_inner<S, B, RB>(
+    service: &(dyn Any + Send + Sync),
+    request: Request<Body>,
+) -> ResponseFuture
 where
     S: Service<Request<B>, Response = Response<RB>> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -191,12 +179,10 @@ where
     RB: http_body::Body + Send + 'static,
     RB::Error: Into<BoxError>,
 {
-    let service = service.downcast_ref::<Mutex<S>>();
-    let service = service.map(|s| s.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    let service =
+        service.downcast_ref::<Mutex<S>>().expect("erase and call_inner are used with the same type");
+    let mut service = service.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Box::pin(async move {
-        let Some(mut service) = service else {
-            return Err("the inner service is of another type".into());
-        };
         poll_fn(|cx| service.poll_ready(cx)).await.map_err(Into::into)?;
         let response = service.call(request.map(B::from)).await;
         Ok(response.map_err(Into::into)?.map(Body::new))

@@ -1,14 +1,15 @@
 //! The response's body on the synchronous side.
 
 use std::fmt;
+use std::future::Future;
 use std::io::{self, Read};
+use std::pin::Pin;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
+use http::{HeaderMap, Response};
 
 use crate::body::Body;
 use crate::error::BoxError;
-use crate::next::Forward;
 use crate::writer::Writer;
 
 /// How much a reader is asked for at once. A chunk is a frame on its way to the client.
@@ -44,6 +45,12 @@ pub struct Output {
     pub(crate) trailers: Option<Trailers>,
 }
 
+/// The future of an inner service.
+pub(crate) type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+
+/// Starts the inner service on a request that was forwarded to it.
+pub(crate) type Forward = Box<dyn FnOnce() -> ResponseFuture + Send>;
+
 /// Makes the trailers, when the body is complete.
 pub(crate) type Trailers = Box<dyn FnOnce() -> HeaderMap + Send>;
 
@@ -55,7 +62,7 @@ pub(crate) enum OutputKind {
     Source(Source),
     Write(Write),
     Body(Body),
-    Forward(Box<Forward>),
+    Forward(Forward),
 }
 
 /// What can be asked for one chunk after the other, by any worker.

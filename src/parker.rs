@@ -11,6 +11,14 @@ use std::time::Instant;
 
 use crate::sync::{AtomicBool, Ordering, Thread, current, local, park, park_timeout};
 
+/// How code on the sync side hears that its response is wanted no more.
+pub(crate) trait Watch: Send + Sync {
+    fn is_closed(&self) -> bool;
+
+    /// Asks for a wake at the close; false if it has happened.
+    fn watch(&self, waker: &Waker) -> bool;
+}
+
 /// The calling thread's means to wait.
 pub(crate) struct Parker {
     signal: Option<Arc<Signal>>,

@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -83,8 +84,10 @@ pub struct PoolStats {
     pub threads: usize,
     /// Requests that wait for a worker.
     pub queued: usize,
-    /// Response bodies that have room again and wait for a worker.
+    /// Response bodies that have room again, and requests that a handler waits for, both waiting for a worker.
     pub resumed: usize,
+    /// What vanished and refused clients left, waiting to be dropped.
+    pub discards: usize,
 }
 
 /// Ends the threads when the last user of the pool goes.
@@ -116,8 +119,8 @@ struct State {
     sleepers: Vec<Arc<Sleeper>>,
     /// Threads that were in [`lend`] and want their place back, first come first.
     returning: VecDeque<Arc<Sleeper>>,
-    /// Whether the extra thread that only discards is running.
-    reaper: bool,
+    /// Extra threads that only drop what vanished clients left.
+    reapers: usize,
     shutdown: bool,
 }
 
@@ -147,7 +150,8 @@ local! {
 }
 
 impl WorkerPool {
-    /// A pool of at most `workers` threads. None is started before the first job.
+    /// A pool that runs at most `workers` handlers at once. No thread is started before the first job. Threads inside [`Next::run`](crate::Next::run)
+    /// come on top, and so do, while all workers are busy, up to `workers` threads that only drop what vanished clients left.
     ///
     /// # Panics
     /// If `workers` is 0.
@@ -170,7 +174,7 @@ impl WorkerPool {
                         searching: 0,
                         sleepers: Vec::new(),
                         returning: VecDeque::new(),
-                        reaper: false,
+                        reapers: 0,
                         shutdown: false,
                     }),
                 }),
@@ -199,6 +203,7 @@ impl WorkerPool {
             threads: state.threads,
             queued: state.fresh.len(),
             resumed: state.resumed.len(),
+            discards: state.discards.len(),
         }
     }
 
@@ -331,11 +336,8 @@ impl Core {
             return;
         }
         if state.runnable(self.workers) {
-            if let Some(sleeper) = state.sleepers.pop() {
-                state.searching += 1;
-                drop(state);
-                sleeper.grant();
-                return;
+            if !state.sleepers.is_empty() {
+                return self.wake(state);
             }
             if state.threads < self.workers + state.lending {
                 state.threads += 1;
@@ -345,14 +347,25 @@ impl Core {
                 return;
             }
         }
-        if !state.discards.is_empty() && !state.reaper {
-            state.reaper = true;
+        if !state.discards.is_empty() && state.reapers < self.workers {
+            state.reapers += 1;
             drop(state);
             let core = self.clone();
             if let Err(error) = spawn("tower-wsgi-reaper", move || core.reap()) {
                 tracing::warn!(%error, "no thread for dropping what a client left; a worker will");
-                lock(&self.state).reaper = false;
+                lock(&self.state).reapers -= 1;
             }
+        }
+    }
+
+    /// Wakes an idle thread, if there is one.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        if state.searching == 0
+            && let Some(sleeper) = state.sleepers.pop()
+        {
+            state.searching += 1;
+            drop(state);
+            sleeper.grant();
         }
     }
 
@@ -364,12 +377,17 @@ impl Core {
         let mut state = lock(&self.state);
         state.threads -= 1;
         state.searching -= 1;
-        if state.threads > 0 {
+        if state.active > 0 || state.searching > 0 || !state.sleepers.is_empty() {
             tracing::warn!(%error, threads = state.threads, "no thread for another worker");
+            // One may have gone to sleep since, for this thread would have taken the job.
+            if state.runnable(self.workers) {
+                self.wake(state);
+            }
             return;
         }
-        // Nobody is left who would ever run these.
-        let refused: Vec<_> = state.fresh.drain(..).collect();
+        // Nobody is left who would ever run these; threads that lend their place wait for some of them.
+        let State { discards, fresh, resumed, .. } = &mut *state;
+        let refused: Vec<_> = discards.drain(..).chain(fresh.drain(..)).chain(resumed.drain(..)).collect();
         self.pending.store(state.pending(), Ordering::Relaxed);
         drop(state);
         tracing::error!(%error, "no thread for a worker");
@@ -392,7 +410,7 @@ impl Core {
                     self.pending.store(state.pending(), Ordering::Relaxed);
                     drop(state);
                 }
-                job.run();
+                run(job);
                 state = lock(&self.state);
                 state.active -= 1;
                 state.grant_returning(self.workers);
@@ -445,17 +463,17 @@ impl Core {
         Some(state)
     }
 
-    /// The life of the extra thread: it drops what vanished clients left while every worker is busy.
+    /// The life of an extra thread: it drops what vanished clients left while every worker is busy.
     fn reap(&self) {
         loop {
             let mut state = lock(&self.state);
             let Some(job) = state.discards.pop_front() else {
-                state.reaper = false;
+                state.reapers -= 1;
                 return;
             };
             self.pending.store(state.pending(), Ordering::Relaxed);
             drop(state);
-            job.run();
+            run(job);
         }
     }
 
@@ -549,6 +567,13 @@ impl Sleeper {
             }
         }
         true
+    }
+}
+
+/// Runs a job. What it drops last is a user's, too: a panic of it must not take the thread's place in the books with it.
+fn run(job: Arc<dyn Job>) {
+    if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
+        tracing::error!("a panic while a request was dropped");
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) use imp::*;
 pub(crate) use local;
 pub(crate) use std::sync::atomic::Ordering;
 
-/// Locks `mutex`. No code of a user runs under the crate's locks, so that a poisoned one still holds
+/// Locks `mutex`. No code of a user runs under a lock that is taken this way, so that a poisoned one still holds
 /// a consistent value.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

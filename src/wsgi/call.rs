@@ -9,23 +9,24 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{self, Poll, Waker};
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Method, Request, Response};
+use http::{Method, Request, Response};
 use http_body::{Body as _, Frame};
 use tokio::runtime::Handle;
 use tracing::Span;
 
-use super::deliver::{deliver, fail};
+use super::deliver::{declared_length, deliver, fail};
 use super::future::ResponseFuture;
 use super::layer::{Around, Shared};
 use super::produce::{Producer, produce};
 use crate::body::{Body, Source};
-use crate::environ::{Environ, Link};
+use crate::environ::Environ;
 use crate::error::{BoxError, Error, Kind};
 use crate::exchange::{Begin, Exchange, Leftover};
 use crate::handler::SyncHandler;
-use crate::input::{Input, Watch};
-use crate::next::{CallInner, Forward, Mount, Next};
+use crate::input::Input;
+use crate::next::{CallInner, Mount, Next};
+use crate::output::Forward;
+use crate::parker::Watch;
 use crate::pool::Job;
 use crate::view::{split, with_path};
 
@@ -65,7 +66,7 @@ pub(crate) enum Answer {
     /// The head of a response whose body comes through the exchange, of a declared length or not.
     Stream(Response<()>, Option<u64>),
     /// The head to be merged into the inner service's response.
-    Forward(Response<()>, Box<Forward>),
+    Forward(Response<()>, Forward),
 }
 
 impl<H: SyncHandler> Call<H> {
@@ -82,7 +83,8 @@ impl<H: SyncHandler> Call<H> {
             next,
             context: OnceLock::new(),
         });
-        let length = declared_length(request.headers()).or_else(|| request.body().size_hint().exact());
+        let length =
+            declared_length(request.headers()).ok().flatten().or_else(|| request.body().size_hint().exact());
         let request = request.map(|body| Input::with_length(body, length));
         ResponseFuture::new(call, request)
     }
@@ -142,7 +144,7 @@ impl<H: SyncHandler> Call<H> {
             let rest = split(request.uri().path(), prefix).unwrap_or_default();
             let after = with_path(request.uri(), rest);
             let before = mem::replace(request.uri_mut(), after.clone());
-            mount = Some(Mount { prefix: prefix.clone(), before, after });
+            mount = Some(Mount { prefix: prefix.clone(), before, after, depth: environ.depth() });
         }
         let extensions = request.extensions_mut();
         if let Some((service, call)) = &self.next {
@@ -222,12 +224,6 @@ impl<H: SyncHandler> Source for Call<H> {
     }
 }
 
-impl<H: SyncHandler> Link for Call<H> {
-    fn is_disconnected(&self) -> bool {
-        self.exchange.is_closed()
-    }
-}
-
 impl<H: SyncHandler> Watch for Call<H> {
     fn is_closed(&self) -> bool {
         self.exchange.is_closed()
@@ -236,11 +232,4 @@ impl<H: SyncHandler> Watch for Call<H> {
     fn watch(&self, waker: &Waker) -> bool {
         self.exchange.watch_close(waker)
     }
-}
-
-/// A declared length, if there is exactly one that is a number.
-fn declared_length(headers: &HeaderMap) -> Option<u64> {
-    let mut values = headers.get_all(CONTENT_LENGTH).iter();
-    let value = values.next()?.to_str().ok()?.parse().ok()?;
-    values.next().is_none().then_some(value)
 }

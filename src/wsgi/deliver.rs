@@ -31,6 +31,9 @@ pub(super) fn deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Ou
 /// Answers with the response for `error`: the one that `on_error` makes, or else a plain one.
 pub(super) fn fail<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
     log(call, error);
+    if call.exchange.is_closed() {
+        return;
+    }
     if let Some(on_error) = &call.shared.settings.on_error {
         let delivered = guard(|| on_error(error)).and_then(|mut response| {
             response.extensions_mut().insert(error.clone());
@@ -107,12 +110,18 @@ fn try_deliver<H: SyncHandler>(
     if !matches!(head.status(), StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED) {
         drop_hop_by_hop(head.headers_mut());
     }
-    let declared = match output.kind {
-        // The inner service's response has its own.
-        OutputKind::Forward(_) => None,
-        _ => declared_length(head.headers())?,
-    };
-    if is_bodiless(&call.method, head.status()) && !matches!(output.kind, OutputKind::Forward(_)) {
+    if let OutputKind::Forward(forward) = output.kind {
+        // The inner service's body has its own length.
+        head.headers_mut().remove(CONTENT_LENGTH);
+        answer(call, Answer::Forward(head, forward));
+        return Ok(());
+    }
+    if head.status().is_informational() && head.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let message = format!("{} is not the status of a final response", head.status());
+        return Err(Error::new(Kind::Response, message));
+    }
+    let declared = declared_length(head.headers())?;
+    if is_bodiless(&call.method, head.status()) {
         return deliver_bodiless(call, head, output);
     }
     let Output { kind, trailers } = output;
@@ -137,10 +146,7 @@ fn try_deliver<H: SyncHandler>(
             answer(call, Answer::Response(head.map(|()| body)));
             Ok(())
         }
-        OutputKind::Forward(forward) => {
-            answer(call, Answer::Forward(head, forward));
-            Ok(())
-        }
+        OutputKind::Forward(_) => unreachable!("delivered above"),
     }
 }
 
@@ -155,6 +161,7 @@ fn deliver_bodiless<H: SyncHandler>(
     } else if call.method == Method::HEAD
         // What GET would send, where that is known (RFC 9110, section 9.3.2).
         && let Some(length) = output.length()
+        && head.status() != StatusCode::NOT_MODIFIED
         && !head.headers().contains_key(CONTENT_LENGTH)
     {
         head.headers_mut().insert(CONTENT_LENGTH, length.into());
@@ -316,10 +323,10 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// The length that the handler declared.
-fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+/// The length that headers declare.
+pub(super) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
     let invalid = |what: &dyn Display| {
-        let message = format!("the response's Content-Length is not one number: {what}");
+        let message = format!("the Content-Length is not one number: {what}");
         Error::new(Kind::Response, message)
     };
     let mut values = headers.get_all(CONTENT_LENGTH).iter();

@@ -17,16 +17,15 @@ use super::call::{Answer, Call, Work};
 use super::deliver::{error_response, log};
 use crate::body::Body;
 use crate::error::{BoxError, Error, Kind};
-use crate::exchange::Leftover;
 use crate::handler::SyncHandler;
 use crate::input::Input;
-use crate::next::ResponseResult;
+use crate::output;
 
 /// The response of a [`WsgiService`](crate::WsgiService), before it is there.
 ///
 /// # Cancellation
 /// Dropped before a worker began, the request is not run; dropped later, the handler's next read or write fails. The request itself
-/// is dropped on a worker in any case.
+/// is dropped on a worker, unless it was forwarded to the inner service.
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<H: SyncHandler> {
     call: Arc<Call<H>>,
@@ -40,7 +39,7 @@ enum Stage {
     /// Waiting for a worker, or for its answer; the timer runs until one has begun.
     Submitted(Option<Pin<Box<Sleep>>>),
     /// Waiting for the inner service, with what the handler put on its response.
-    Forwarded(Pin<Box<dyn Future<Output = ResponseResult> + Send>>, Box<Response<()>>),
+    Forwarded(output::ResponseFuture, Box<Response<()>>),
     Done,
 }
 
@@ -52,6 +51,8 @@ impl<H: SyncHandler> ResponseFuture<H> {
     /// Hands the request to the pool.
     fn submit(&mut self, request: Request<Input>) -> Result<(), Error> {
         let settings = &self.call.shared.settings;
+        // First of all: without a timer this panics, and then nothing has happened yet.
+        let timer = settings.queue_timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
         let nested = settings.pool.is_waiting_for(&request);
         self.call.exchange.submit(Work::Start(request));
         if nested {
@@ -60,7 +61,6 @@ impl<H: SyncHandler> ResponseFuture<H> {
             self.discard();
             return Err(Error::new(Kind::Overloaded, "too many requests wait for a worker"));
         }
-        let timer = settings.queue_timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
         self.stage = Stage::Submitted(timer);
         Ok(())
     }
@@ -69,7 +69,7 @@ impl<H: SyncHandler> ResponseFuture<H> {
     fn discard(&mut self) {
         self.stage = Stage::Done;
         self.call.exchange.close();
-        self.call.abandon(Leftover::Parked);
+        self.call.shared.settings.pool.discard(self.call.clone());
     }
 
     fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Body>, Error>> {
@@ -100,7 +100,7 @@ impl<H: SyncHandler> ResponseFuture<H> {
                             return Poll::Ready(Ok(head.map(|()| body)));
                         }
                         Some(Answer::Forward(head, forward)) => {
-                            self.stage = Stage::Forwarded(forward.start(), Box::new(head));
+                            self.stage = Stage::Forwarded(forward(), Box::new(head));
                         }
                         None => {
                             let failure = self.call.exchange.take_failure();

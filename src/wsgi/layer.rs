@@ -215,7 +215,8 @@ impl<H> WsgiLayer<H> {
 
     /// How long a request may wait for a worker; as long as its client does by default. After it: 503 with `Retry-After`.
     ///
-    /// Needs a tokio runtime with its time driver, which every multi-purpose runtime has.
+    /// # Panics
+    /// The response future panics where there is no tokio runtime, or one without its time driver.
     #[must_use]
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.settings.queue_timeout = Some(timeout);
@@ -232,7 +233,7 @@ impl<H> WsgiLayer<H> {
     /// How many bytes of a request's body are read before the handler asks: 64 KiB by default.
     ///
     /// A body of declared length gets a worker once all of it or this much is here, so that a slow sender holds no thread. A body
-    /// of unknown length gets one at its first bytes. With `Expect: 100-continue` nothing is read ahead. A body's frames are not
+    /// of unknown length gets one at its first bytes; 0 gives it one at once, for senders who want an answer before they send. With `Expect: 100-continue` nothing is read ahead. A body's frames are not
     /// split: the last one may go over.
     #[must_use]
     pub fn prefetch(mut self, bytes: usize) -> Self {
@@ -269,7 +270,7 @@ impl<H> WsgiLayer<H> {
     /// Carries context from the caller's task to the worker. `capture` runs in the task; what it returns runs on the worker, around the handler and around
     /// each stretch of its body.
     ///
-    /// The `tracing` span and the runtime's handle cross without it.
+    /// The `tracing` span and the runtime's handle cross without it. What `capture` returns is dropped on whichever side lets go of the request last.
     ///
     /// ```
     /// use tower_wsgi::WsgiLayer;

@@ -257,6 +257,7 @@ async fn a9_a_request_is_dropped_on_a_worker_on_every_path() {
     assert!(is_worker(&dropped.next().await), "run");
     drop(service.call(with_probe()));
     assert!(is_worker(&dropped.next().await), "never polled");
+    idle(&pool).await;
     let block = Request::builder().uri("/block").body(Body::empty()).expect("a request");
     let blocked = tokio::spawn(service.call(block));
     started.next().await;
@@ -299,6 +300,7 @@ async fn a10_over_max_queued_is_503_at_once() {
     for _ in 0..14 {
         assert_eq!(responses.next().await, (503, Some("1".to_owned())));
     }
+    eventually("both workers run", || running.load(Ordering::SeqCst) == 2).await;
     gate.open();
     for _ in 0..6 {
         assert_eq!(responses.next().await, (200, None));
@@ -527,4 +529,96 @@ impl io::Read for Held {
         self.1 -= length;
         Ok(length)
     }
+}
+
+#[tokio::test]
+async fn a11_a_panic_when_the_context_is_dropped_stays_inside() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if !std::thread::panicking() {
+                panic!("on purpose");
+            }
+        }
+    }
+    let gate = Gate::new();
+    let inside = gate.clone();
+    let started = Events::new();
+    let tell = started.teller();
+    let pool = WorkerPool::new(1);
+    let layer = WsgiLayer::adapter().pool(pool.clone()).context(|| {
+        let bomb = is_armed().then(|| Bomb);
+        move |run: &mut dyn FnMut()| {
+            let _held = &bomb;
+            run();
+        }
+    });
+    let mut service = layer.layer(move |_: Request<Input>| {
+        tell(());
+        inside.pass();
+        Response::new("")
+    });
+    let abandoned = tokio::spawn(ARMED.scope((), service.call(request())));
+    started.next().await;
+    // The worker is the last to hold what the context captured.
+    abandoned.abort();
+    abandoned.await.expect_err("an aborted task");
+    gate.open();
+    idle(&pool).await;
+    assert_eq!(soon(service.call(request())).await.expect("a response").status(), 200);
+    assert_eq!(pool.stats().threads, 1);
+}
+
+tokio::task_local! { static ARMED: (); }
+
+fn is_armed() -> bool {
+    ARMED.try_with(|()| ()).is_ok()
+}
+
+#[test]
+fn a10_a_queue_timeout_without_a_timer_leaves_nothing_behind() {
+    let ran = Arc::new(AtomicUsize::new(0));
+    let counter = ran.clone();
+    let pool = WorkerPool::new(1);
+    let layer = WsgiLayer::adapter().pool(pool.clone()).queue_timeout(Duration::from_secs(1));
+    let mut service = layer.layer(move |_: Request<Input>| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Response::new("")
+    });
+    let dropped = Events::new();
+    let mut request = request();
+    request.extensions_mut().insert(Probe::new(&dropped));
+    let without_timer = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let call = service.call(request);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| without_timer.block_on(call)));
+    assert!(panicked.is_err());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        dropped.next().await;
+        idle(&pool).await;
+    });
+    assert_eq!(ran.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a12_on_error_is_not_asked_where_nobody_waits() {
+    let (gate, asked, started) = (Gate::new(), Events::new(), Events::new());
+    let (inside, ask, start) = (gate.clone(), asked.teller(), started.teller());
+    let pool = WorkerPool::new(1);
+    let layer = WsgiLayer::adapter().pool(pool.clone()).on_error(move |error| {
+        ask(error.to_string());
+        Response::new("sorry".into())
+    });
+    let mut service = layer.layer(move |request: Request<Input>| {
+        start(());
+        inside.pass();
+        request.into_body().chunk().map(|_| Response::new(""))
+    });
+    let abandoned = tokio::spawn(service.call(request()));
+    started.next().await;
+    abandoned.abort();
+    abandoned.await.expect_err("an aborted task");
+    gate.open();
+    idle(&pool).await;
+    assert!(asked.drain().is_empty());
 }

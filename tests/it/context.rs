@@ -409,6 +409,28 @@ async fn a14_a_head_request_that_fails_has_no_body_either() {
 }
 
 #[tokio::test]
+async fn a14_head_with_not_modified_invents_no_length() {
+    let server =
+        serve(WsgiService::new(|_: Request<Input>| Response::builder().status(304).body(Output::empty())))
+            .await;
+    for version in VERSIONS {
+        let response = server.ask(version, "HEAD", "/").await;
+        assert_eq!(response.status(), 304);
+        assert!(!response.headers().contains_key("content-length"), "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn a12_a_status_that_ends_nothing_is_a_500() {
+    let server =
+        serve(WsgiService::new(|_: Request<Input>| Response::builder().status(103).body(Output::empty())))
+            .await;
+    for version in VERSIONS {
+        assert_eq!(server.ask(version, "GET", "/").await.status(), 500, "{version:?}");
+    }
+}
+
+#[tokio::test]
 async fn a14_no_content_has_no_length_and_not_modified_keeps_it() {
     let handler = |request: Request<Input>| {
         let status = request.uri().path()[1..].parse::<u16>().expect("a status");

@@ -510,3 +510,62 @@ async fn the_inner_service_is_called_when_it_is_ready() {
         }
     }
 }
+
+#[tokio::test]
+async fn a7_forward_leaves_the_length_to_the_inner_service() {
+    fn declares(mut request: Request<Input>) -> Result<Response<Output>, BoxError> {
+        let mut response = next_of(&mut request)?.forward(request);
+        response.headers_mut().insert("content-length", "3".parse()?);
+        Ok(response)
+    }
+    let inner =
+        service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::from("0123456789"))) });
+    let server = behind(WsgiLayer::new(declares as App), inner).await;
+    for version in VERSIONS {
+        let response = server.ask(version, "GET", "/").await;
+        assert_eq!(response.headers()["content-length"], "10");
+        assert_eq!(text(response).await, "0123456789");
+    }
+}
+
+#[tokio::test]
+async fn c2_a_shift_by_the_mounts_own_name_is_not_taken_for_the_mount() {
+    fn shifts(mut request: Request<Input>) -> Result<Response<Output>, BoxError> {
+        assert!(Environ::shift(&mut request, "/a"));
+        Ok(next_of(&mut request)?.forward(request))
+    }
+    let inner = service_fn(|request: Request<Body>| async move {
+        let seen = format!("{} below {}", request.uri().path(), Scope::of(&request).root_path());
+        Ok::<_, Infallible>(Response::new(Body::from(seen)))
+    });
+    let server = behind(WsgiLayer::new(shifts as App).at("/a"), inner).await;
+    assert_eq!(text(server.get("/a/a/x").await).await, "/x below /a/a");
+}
+
+#[tokio::test]
+async fn a8_every_thread_that_waits_in_run_hears_of_the_end() {
+    let (entered, ended) = (Events::new(), Events::new());
+    let (enter, end) = (entered.teller(), ended.teller());
+    let inner = service_fn(move |_: Request<Body>| {
+        enter(());
+        pending::<Result<Response<Body>, Infallible>>()
+    });
+    let app = move |mut request: Request<Input>| -> Result<Response<Output>, BoxError> {
+        let next = next_of(&mut request)?;
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| end(next.run(Request::new(Input::empty())).is_err()));
+            }
+        });
+        Ok(Response::new(Output::empty()))
+    };
+    let mut service = WsgiLayer::new(app).layer(inner);
+    let response = tokio::spawn(service.call(Request::new(Body::empty())));
+    for _ in 0..3 {
+        entered.next().await;
+    }
+    response.abort();
+    for _ in 0..3 {
+        assert!(ended.next().await);
+    }
+}
