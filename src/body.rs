@@ -1,4 +1,4 @@
-//! The body that both crossings hand to async code.
+//! The body that async code gets from this crate.
 
 use std::any::Any;
 use std::collections::VecDeque;
