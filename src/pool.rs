@@ -80,7 +80,7 @@ pub struct PoolStats {
     pub busy: usize,
     /// Threads inside a handler that waits for an inner service and has lent its place to another.
     pub lending: usize,
-    /// Threads alive, whatever they do.
+    /// Workers alive, whatever they do.
     pub threads: usize,
     /// Requests that wait for a worker.
     pub queued: usize,

@@ -49,10 +49,8 @@ impl<H: SyncHandler> ResponseFuture<H> {
     }
 
     /// Hands the request to the pool.
-    fn submit(&mut self, request: Request<Input>) -> Result<(), Error> {
+    fn submit(&mut self, request: Request<Input>, timer: Option<Pin<Box<Sleep>>>) -> Result<(), Error> {
         let settings = &self.call.shared.settings;
-        // First of all: without a timer this panics, and then nothing has happened yet.
-        let timer = settings.queue_timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
         let nested = settings.pool.is_waiting_for(&request);
         self.call.exchange.submit(Work::Start(request));
         if nested {
@@ -77,11 +75,14 @@ impl<H: SyncHandler> ResponseFuture<H> {
             match &mut self.stage {
                 Stage::Prefetch(request) => {
                     self.call.capture();
-                    ready!(poll_prefetch(request, self.call.shared.settings.prefetch, cx));
+                    let settings = &self.call.shared.settings;
+                    ready!(poll_prefetch(request, settings.prefetch, cx));
+                    // Before anything else happens: where there is no timer this panics, and the request is still the future's.
+                    let timer = settings.queue_timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
                     let Stage::Prefetch(request) = std::mem::replace(&mut self.stage, Stage::Done) else {
                         continue;
                     };
-                    self.submit(request)?;
+                    self.submit(request, timer)?;
                 }
                 Stage::Submitted(timer) => {
                     let Poll::Ready(answer) = self.call.exchange.poll_answer(cx) else {

@@ -84,13 +84,27 @@ async fn a4_a_body_goes_on_on_any_worker() {
 
 #[tokio::test]
 async fn a4_a_fast_download_does_not_keep_a_worker_from_others() {
-    let pool = WorkerPool::new(1);
-    let server = serve(WsgiLayer::adapter().pool(pool.clone()).layer(endless)).await;
-    let download = server.request("GET", "/endless", Body::empty());
-    let mut download = server.send(http::Version::HTTP_11, download).await.expect("a response").into_body();
-    let reading = tokio::spawn(async move { while let Some(Ok(_)) = download.frame().await {} });
+    // Each chunk is made only when the one before was taken: the queue never fills, and the body never ends.
+    let (taken, next) = std::sync::mpsc::channel();
+    let next = std::sync::Mutex::new(Some(next));
+    let layer = WsgiLayer::adapter().workers(1).send_queue_size(4);
+    let mut service = layer.layer(move |request: Request<Input>| {
+        if request.uri().path() != "/endless" {
+            return Response::new(Output::from("hello"));
+        }
+        let next = next.lock().expect("a lock").take().expect("one download");
+        Response::new(Output::iter(std::iter::from_fn(move || next.recv().ok().map(|()| "x"))))
+    });
+    let endless = Request::builder().uri("/endless").body(Body::empty()).expect("a request");
+    taken.send(()).expect("a producer");
+    let mut download = soon(service.call(endless)).await.expect("a response").into_body();
+    let reading = tokio::spawn(async move {
+        while let Some(Ok(_)) = download.frame().await {
+            taken.send(()).expect("a producer");
+        }
+    });
     for _ in 0..10 {
-        assert_eq!(text(soon(server.get("/")).await).await, "hello");
+        assert_eq!(soon(service.call(request())).await.expect("a response").status(), 200);
     }
     reading.abort();
 }
@@ -594,7 +608,7 @@ fn a10_a_queue_timeout_without_a_timer_leaves_nothing_behind() {
     assert!(panicked.is_err());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        dropped.next().await;
+        assert!(is_worker(&dropped.next().await));
         idle(&pool).await;
     });
     assert_eq!(ran.load(Ordering::SeqCst), 0);
