@@ -14,6 +14,7 @@ use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::error::BoxError;
+use crate::source::Blocking;
 
 /// An [`http_body::Body`] of [`Bytes`]: what async code gets from this crate, as a response's body from
 /// [`WsgiService`](crate::WsgiService) or as a request's body from [`Next`](crate::Next).
@@ -48,6 +49,7 @@ enum Kind {
     Empty,
     Full(Bytes),
     Stream(Stream),
+    Blocking(Box<Blocking>),
     Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>),
     Ahead(Box<Ahead>),
 }
@@ -163,6 +165,24 @@ impl Body {
         }
     }
 
+    /// A body whose producer blocks.
+    pub(crate) fn blocking(producer: Blocking) -> Self {
+        Self { kind: Kind::Blocking(Box::new(producer)) }
+    }
+
+    /// The producer of a body that the calling thread can run, where it may block.
+    pub(crate) fn in_place(&mut self) -> Option<&mut Blocking> {
+        match &mut self.kind {
+            Kind::Blocking(producer) if producer.is_in_place() => Some(producer),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing has to be waited for, and nothing runs, when it is polled or dropped.
+    pub(crate) fn is_inert(&self) -> bool {
+        matches!(self.kind, Kind::Empty | Kind::Full(_))
+    }
+
     /// A body that has only its trailers or its failure left.
     pub(crate) fn last(end: Result<HeaderMap, BoxError>) -> Self {
         Self { kind: Kind::Boxed(Box::pin(Last(Some(end)))) }
@@ -191,6 +211,7 @@ impl http_body::Body for Body {
                 Poll::Ready(frame)
             }
             Kind::Stream(stream) => stream.poll_frame(cx),
+            Kind::Blocking(producer) => producer.poll_frame(cx),
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),
             Kind::Ahead(ahead) => match ahead.chunks.pop_front() {
                 Some(chunk) => Poll::Ready(Some(Ok(Frame::data(chunk)))),
@@ -209,6 +230,7 @@ impl http_body::Body for Body {
             Kind::Empty => true,
             Kind::Full(bytes) => bytes.is_empty(),
             Kind::Stream(stream) => stream.is_drained(),
+            Kind::Blocking(_) => false,
             Kind::Boxed(body) => body.is_end_stream(),
             Kind::Ahead(ahead) => ahead.chunks.is_empty() && ahead.rest.is_end_stream(),
         }
@@ -219,6 +241,7 @@ impl http_body::Body for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Stream(stream) => stream.remaining.map_or_else(SizeHint::new, SizeHint::with_exact),
+            Kind::Blocking(_) => SizeHint::new(),
             Kind::Boxed(body) => body.size_hint(),
             Kind::Ahead(ahead) => {
                 let here = ahead.chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();

@@ -47,8 +47,16 @@ impl Environ {
     pub fn of<B>(request: &Request<B>) -> Self {
         match request.extensions().get::<Self>() {
             Some(environ) => environ.clone(),
-            None => Self::from(&Scope::of(request)),
+            None => match request.extensions().get::<Scope>() {
+                Some(_) => Self::from(&Scope::of(request)),
+                None => Self::plain(request),
+            },
         }
+    }
+
+    /// The environ of a request that nobody described yet.
+    fn plain<B>(request: &Request<B>) -> Self {
+        Self { view: View::of(request), extra: BTreeMap::new(), scope: None, watch: None }
     }
 
     /// The environ of a request that crosses to the sync side. Takes the scope out of it.
@@ -58,10 +66,15 @@ impl Environ {
                 scope.view.follow(request);
                 Self::from(&scope)
             }
-            None => Self { view: View::of(request), extra: BTreeMap::new(), scope: None, watch: None },
+            None => Self::plain(request),
         };
         environ.watch = Some(watch);
         environ
+    }
+
+    /// Tells when the response is wanted no more.
+    pub(crate) fn watch(&self) -> Option<&Arc<dyn Watch>> {
+        self.watch.as_ref()
     }
 
     /// Notes that `prefix` was taken off the path; the scope stays as it was.

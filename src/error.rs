@@ -4,6 +4,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -47,6 +48,8 @@ pub(crate) enum Kind {
     Length,
     Response,
     Request,
+    Stuck,
+    InsideAsync,
 }
 
 impl Error {
@@ -76,7 +79,7 @@ impl Error {
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("a panic without a message");
-        Self::new(Kind::Panic, format!("the handler panicked: {message}"))
+        Self::new(Kind::Panic, format!("the application panicked: {message}"))
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -132,6 +135,18 @@ impl Error {
         self.kind() == Kind::Request
     }
 
+    /// A thread waited for something that could never wake it: a future or a body that is not ready and kept no waker.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.kind() == Kind::Stuck
+    }
+
+    /// A blocking call was made inside an async task, which it would have kept from going on.
+    #[must_use]
+    pub fn is_inside_async(&self) -> bool {
+        self.kind() == Kind::InsideAsync
+    }
+
     /// The status that says it best to the client: 503 for too much load, and 500 for all else, unless the handler only passed on what was
     /// wrong with its request's body: 413 for one over a limit, 408 for one that came too slowly, 400 for any other failure of it.
     ///
@@ -144,6 +159,10 @@ impl Error {
         }
         match std::error::Error::source(self).filter(|_| self.is_handler()) {
             Some(source) if find::<LengthLimitError>(source).is_some() => StatusCode::PAYLOAD_TOO_LARGE,
+            // A body that panicked is no client's fault.
+            Some(source) if find::<Self>(source).is_some_and(Self::is_panic) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Some(source) if find::<BodyError>(source).is_some() => StatusCode::BAD_REQUEST,
             Some(source) if find::<Self>(source).is_some_and(Self::is_timed_out) => {
                 StatusCode::REQUEST_TIMEOUT
@@ -178,6 +197,11 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.inner.source.as_ref().map(|source| &**source as &(dyn std::error::Error + 'static))
     }
+}
+
+/// Runs a user's code; a panic of it is an error.
+pub(crate) fn guard<R>(code: impl FnOnce() -> R) -> Result<R, Error> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| Error::panic(&*payload))
 }
 
 /// What ended a request's body early, told to each read after it.

@@ -57,6 +57,11 @@ pub trait SyncHandler: Send + Sync + 'static {
     fn call(&self, request: Request<Input>) -> Result<Response<Output>, BoxError>;
 }
 
+/// The place of the application in a layer that has none of its own: see [`WsgiLayer::adapter`](crate::WsgiLayer::adapter) and
+/// [`AsgiLayer::adapter`](crate::AsgiLayer::adapter).
+#[derive(Clone, Copy, Debug)]
+pub struct Adapter;
+
 /// What a function may return to be a [`SyncHandler`]: a response of anything that [`Output`] is made from, or a `Result` of one.
 pub trait IntoResult {
     /// Turns it into what [`SyncHandler::call`] returns.

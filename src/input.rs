@@ -1,22 +1,25 @@
-//! The request's body on the synchronous side.
+//! A body on the synchronous side, to be read: the request's, or one of a response that synchronous code reads.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, BufRead, Read};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
-use http_body::{Body as _, Frame};
+use http_body::{Body as _, Frame, SizeHint};
 
-use crate::body::Body;
-use crate::error::{BodyError, BoxError, Error, Kind, find};
-use crate::parker::{Parker, Watch};
+use crate::body::{Body, PollFrame};
+use crate::error::{BodyError, BoxError, Error, Kind, find, guard};
+use crate::parker::Watch;
+use crate::source::{Blocking, Source};
+use crate::wait::{Ended, Wait};
 
-/// The request's body on the synchronous side: WSGI's `wsgi.input`.
+/// The request's body on the synchronous side: WSGI's `wsgi.input`. And a response's body, where synchronous code
+/// [reads one](crate::Output::into_reader).
 ///
 /// It is [`Read`] and [`BufRead`], so that `io::copy`, `read_to_end`, `lines` and every parser that takes a reader work.
 /// [`chunk`](Self::chunk) gives the bytes as they came in, without a copy.
@@ -42,18 +45,27 @@ use crate::parker::{Parker, Watch};
 /// # Blocking
 /// A read blocks the calling thread until the next bytes are here. It polls the body itself and is woken by what wakes the body: by the
 /// connection. It ends with [`TimedOut`](io::ErrorKind::TimedOut) after `read_timeout` without a byte (it can be tried again then), and with
-/// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) as soon as the response is wanted no more.
+/// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) as soon as the response is wanted no more. A read that would have to wait inside an async task, or for a body that
+/// can never wake it, fails.
 pub struct Input {
     current: Bytes,
     ready: VecDeque<Bytes>,
     body: Body,
     state: State,
-    /// What the client declared, and how much of it has come.
+    role: Role,
+    /// What was declared, and how much of it has come.
     length: Option<u64>,
     received: u64,
     trailers: Option<HeaderMap>,
     read_timeout: Option<Duration>,
     watch: Option<Arc<dyn Watch>>,
+}
+
+/// Whose body it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Request,
+    Response,
 }
 
 #[derive(Clone)]
@@ -62,6 +74,9 @@ enum State {
     End,
     Failed(io::ErrorKind, Arc<BoxError>),
 }
+
+/// What is logged where a response goes over its length.
+pub(crate) const EXCESS: &str = "a response's body went over its Content-Length and was cut off";
 
 /// What [`Input::poll_fill`] got.
 enum Fill {
@@ -82,28 +97,69 @@ impl Input {
     {
         let body = Body::new(body);
         let length = body.size_hint().exact();
-        Self::with_length(body, length)
+        Self::declared(body, length)
+    }
+
+    /// An input that reads from `reader`, up to its end: for hosts whose connections are readers.
+    ///
+    /// ```
+    /// use std::io::{BufRead, Cursor};
+    /// use tower_wsgi::Input;
+    ///
+    /// let connection = Cursor::new("name=value&rest of the connection");
+    /// let mut input = Input::reader(std::io::Read::take(connection, 10)).with_length(10);
+    /// assert_eq!(input.fill_buf().unwrap(), b"name=value");
+    /// ```
+    ///
+    /// # Blocking
+    /// Reads of the input read from `reader`, on the calling thread. Where the input becomes an async body ([`into_body`](Self::into_body)), the first poll of that starts a thread, which
+    /// reads at most two pieces of 64 KiB ahead and ends with the body. If the body is dropped before, it ends when the read in which it is returns.
+    #[must_use]
+    pub fn reader(reader: impl Read + Send + 'static) -> Self {
+        Self::declared(Body::blocking(Blocking::source(Source::read(reader), None)), None)
+    }
+
+    /// Declares the length: a body that ends before it, or goes on after it, is an error.
+    #[must_use]
+    pub fn with_length(mut self, length: u64) -> Self {
+        self.declare(length);
+        self
     }
 
     /// An empty input.
     #[must_use]
     pub fn empty() -> Self {
-        Self::with_length(Body::empty(), None)
+        Self::declared(Body::empty(), None)
+    }
+
+    /// The body of a response, which synchronous code reads.
+    pub(crate) fn response(body: Body, watch: Option<Arc<dyn Watch>>) -> Self {
+        let length = body.size_hint().exact();
+        Self { role: Role::Response, watch, ..Self::declared(body, length) }
     }
 
     /// An input of which `length` bytes were declared.
-    pub(crate) fn with_length(body: Body, length: Option<u64>) -> Self {
+    pub(crate) fn declared(body: Body, length: Option<u64>) -> Self {
         let over = body.is_end_stream() && length.unwrap_or(0) == 0;
         Self {
             current: Bytes::new(),
             ready: VecDeque::new(),
             body,
             state: if over { State::End } else { State::Open },
+            role: Role::Request,
             length,
             received: 0,
             trailers: None,
             read_timeout: None,
             watch: None,
+        }
+    }
+
+    pub(crate) fn declare(&mut self, length: u64) {
+        self.length = Some(length);
+        if matches!(self.state, State::End) && self.received < length {
+            // It has to be told to who reads.
+            self.state = State::Open;
         }
     }
 
@@ -161,6 +217,11 @@ impl Input {
 
     /// Turns what was not read yet into an async body again, without a copy.
     pub fn into_body(mut self) -> Body {
+        let left = self.length.map(|length| length.saturating_sub(self.received));
+        if matches!(self.state, State::Open) && left.is_some() && left != self.body.size_hint().exact() {
+            // The body does not know what was declared: it is held to it here.
+            return Body::new(Held(self));
+        }
         let mut chunks = std::mem::take(&mut self.ready);
         if !self.current.is_empty() {
             chunks.push_front(std::mem::take(&mut self.current));
@@ -176,6 +237,22 @@ impl Input {
             }
         };
         Body::ahead(chunks, rest)
+    }
+
+    /// Makes the first bytes come, or the end, or the failure; which of them, the next read tells.
+    pub(crate) fn await_first(&mut self) -> io::Result<()> {
+        self.fill().map(drop)
+    }
+
+    /// Whether a read would not have to wait, or run anything.
+    pub(crate) fn is_ready(&self) -> bool {
+        let is_open = matches!(self.state, State::Open) && !self.body.is_inert();
+        !self.current.is_empty() || !self.ready.is_empty() || !is_open
+    }
+
+    /// Whether all was read.
+    pub(crate) fn is_over(&self) -> bool {
+        self.current.is_empty() && self.ready.is_empty() && matches!(self.state, State::End)
     }
 
     /// Makes `current` non-empty; false at the end.
@@ -207,54 +284,60 @@ impl Input {
 
     /// Blocks until bytes, the end or a failure have come.
     fn wait(&mut self) -> io::Result<()> {
-        let parker = Parker::current();
-        let mut cx = Context::from_waker(parker.waker());
-        // One that is too far away to be told is none.
-        let within = |timeout| Instant::now().checked_add(timeout);
-        let mut deadline = None;
-        loop {
-            let polled = self.poll_fill(&mut cx)?;
-            if polled.is_ready() && !(self.current.is_empty() && matches!(self.state, State::Open)) {
-                return Ok(());
-            }
-            if let Some(watch) = &self.watch
-                && !watch.watch(parker.waker())
-            {
-                return Err(aborted());
-            }
-            deadline = deadline.or_else(|| self.read_timeout.and_then(within));
-            // A frame without bytes is no news: whoever sends such could hold the worker for ever.
-            let in_time = match polled {
-                Poll::Ready(_) => deadline.is_none_or(|deadline| Instant::now() < deadline),
-                Poll::Pending => parker.park_until(deadline),
-            };
-            if !in_time {
-                let message = "no byte of the request's body came within read_timeout";
-                return Err(Error::new(Kind::TimedOut, message).into_io(io::ErrorKind::TimedOut));
-            }
+        if let Some(producer) = self.body.in_place() {
+            let frame = producer.next();
+            return self.take(frame).map(drop);
         }
+        let watch = self.watch.clone();
+        let wait =
+            Wait { watch: watch.as_ref(), timeout: self.read_timeout, lends: self.role == Role::Response };
+        let waited = wait.until(|cx| {
+            let polled = self.poll_fill(cx);
+            let no_news = self.current.is_empty() && matches!(self.state, State::Open);
+            if polled.is_ready() && no_news {
+                // A frame without bytes: whoever sends such must not hold the thread beyond its deadline.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            polled
+        });
+        waited.map_err(|ended| {
+            let kind = match ended {
+                Ended::Closed => io::ErrorKind::ConnectionAborted,
+                Ended::TimedOut => io::ErrorKind::TimedOut,
+                Ended::Stuck | Ended::InsideAsync => io::ErrorKind::Other,
+            };
+            Error::from(ended).into_io(kind)
+        })??;
+        Ok(())
     }
 
     /// Takes one frame from the body.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            return Poll::Pending;
+        let frame = match guard(|| Pin::new(&mut self.body).poll_frame(cx)) {
+            Ok(polled) => ready!(polled),
+            Err(panic) => Some(Err(panic.into())),
         };
+        Poll::Ready(self.take(frame))
+    }
+
+    /// Takes what the body gave.
+    fn take(&mut self, frame: Option<Result<Frame<Bytes>, BoxError>>) -> io::Result<Fill> {
         let accepted = match frame {
             Some(Ok(frame)) => self.accept(frame).map(|()| Fill::Frame),
             None => self.end().map(|()| Fill::End),
             Some(Err(error)) => Err((kind_of(&error), error)),
         };
-        Poll::Ready(accepted.map_err(|(kind, error)| {
+        accepted.map_err(|(kind, error)| {
             self.body = Body::empty();
             let source = Arc::new(error);
             self.state = State::Failed(kind, source.clone());
             io::Error::new(kind, BodyError::new(source))
-        }))
+        })
     }
 
     fn accept(&mut self, frame: Frame<Bytes>) -> Result<(), (io::ErrorKind, BoxError)> {
-        let data = match frame.into_data() {
+        let mut data = match frame.into_data() {
             Ok(data) => data,
             Err(other) => {
                 let Ok(trailers) = other.into_trailers() else {
@@ -265,14 +348,19 @@ impl Input {
                 return Ok(());
             }
         };
-        self.received += data.len() as u64;
-        if let Some(length) = self.length.filter(|length| self.received > *length) {
-            let received = self.received;
-            let message =
-                format!("the request's body is longer than declared: {length} bytes, {received} came");
-            let error = Error::new(Kind::Length, message);
-            return Err((io::ErrorKind::InvalidData, error.into()));
+        let received = self.received + data.len() as u64;
+        if let Some(length) = self.length.filter(|length| received > *length) {
+            if self.role == Role::Request {
+                let message =
+                    format!("the request's body is longer than declared: {length} bytes, {received} came");
+                return Err((io::ErrorKind::InvalidData, Error::new(Kind::Length, message).into()));
+            }
+            tracing::error!(declared = length, "{EXCESS}");
+            data.truncate(usize::try_from(length - self.received).unwrap_or(usize::MAX));
+            self.body = Body::empty();
+            self.state = State::End;
         }
+        self.received += data.len() as u64;
         if !data.is_empty() {
             if self.current.is_empty() && self.ready.is_empty() {
                 self.current = data;
@@ -288,7 +376,8 @@ impl Input {
         match self.length {
             Some(length) if self.received < length => {
                 let received = self.received;
-                let message = format!("the request's body ended early: {received} of {length} bytes came");
+                let whose = if self.role == Role::Request { "request" } else { "response" };
+                let message = format!("the {whose}'s body ended early: {received} of {length} bytes came");
                 let error = Error::new(Kind::Length, message);
                 Err((io::ErrorKind::UnexpectedEof, error.into()))
             }
@@ -373,9 +462,58 @@ impl From<Input> for Body {
     }
 }
 
+/// An input as an async body, held to what was declared.
+struct Held(Input);
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
+        let input = &mut self.0;
+        loop {
+            let data = if input.current.is_empty() {
+                input.ready.pop_front()
+            } else {
+                Some(std::mem::take(&mut input.current))
+            };
+            if let Some(data) = data {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            match &input.state {
+                State::Open => {
+                    let filled = ready!(input.poll_fill(cx));
+                    if let Err(error) = filled {
+                        return Poll::Ready(Some(Err(error.into())));
+                    }
+                }
+                State::End => {
+                    return Poll::Ready(input.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+                }
+                State::Failed(..) => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let input = &self.0;
+        input.current.is_empty()
+            && input.ready.is_empty()
+            && input.trailers.is_none()
+            && !matches!(input.state, State::Open)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let input = &self.0;
+        let here =
+            input.current.len() as u64 + input.ready.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        let left = input.length.map_or(0, |length| length.saturating_sub(input.received));
+        SizeHint::with_exact(here + left)
+    }
+}
+
 fn aborted() -> io::Error {
-    let error = Error::new(Kind::Disconnected, "the response is wanted no more");
-    error.into_io(io::ErrorKind::ConnectionAborted)
+    Error::from(Ended::Closed).into_io(io::ErrorKind::ConnectionAborted)
 }
 
 /// The kind that a body's error has in std's terms. Two kinds would make readers try again, for ever.

@@ -47,10 +47,12 @@
 //! - `axum` (default): reads the client's address and nested prefixes from axum's `ConnectInfo` and `OriginalUri`, and turns
 //!   [`Body`] into `axum::body::Body`. Without it, [`Scope`] carries them.
 
+mod asgi;
 mod body;
 mod environ;
 mod error;
 mod exchange;
+pub mod gateway;
 mod handler;
 mod input;
 #[cfg(all(test, tower_wsgi_loom))]
@@ -59,25 +61,32 @@ mod next;
 mod output;
 mod parker;
 mod pool;
+mod response;
 mod scope;
+mod source;
 mod sync;
+mod sync_fn;
+mod trailed;
 mod variables;
 mod view;
+mod wait;
 mod writer;
 mod wsgi;
 
+pub use asgi::{Asgi, AsgiHandler, AsgiLayer, BackgroundTasks};
 pub use body::Body;
 pub use environ::Environ;
 pub use error::{BoxError, Error};
-pub use handler::{IntoResult, SyncHandler};
+pub use handler::{Adapter, IntoResult, SyncHandler};
 pub use input::Input;
 pub use next::Next;
 pub use output::Output;
 pub use pool::{PoolStats, WorkerPool};
 pub use scope::Scope;
+pub use sync_fn::{SyncFn, SyncFnLayer, sync_fn};
 pub use variables::Variables;
 pub use writer::Writer;
-pub use wsgi::{Adapter, ResponseFuture, Wsgi, WsgiFuture, WsgiLayer, WsgiService};
+pub use wsgi::{ResponseFuture, Wsgi, WsgiFuture, WsgiLayer, WsgiService};
 
 /// The code blocks of the README are tests.
 #[cfg(all(doctest, feature = "axum"))]

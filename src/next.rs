@@ -4,21 +4,21 @@ use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
 use http::{Request, Response, Uri};
 use tower_service::Service;
 
 use crate::body::Body;
 use crate::environ::Environ;
-use crate::error::{BoxError, Error, Kind};
+use crate::error::{BoxError, Error};
 use crate::handler::SyncHandler;
 use crate::input::Input;
 use crate::output::{Output, OutputKind, ResponseFuture};
-use crate::parker::{Parker, Watch};
-use crate::pool::{WorkerPool, lend};
+use crate::parker::Watch;
+use crate::pool::mark_waited_for;
 use crate::scope::Scope;
 use crate::view::join;
+use crate::wait::{Wait, may_block};
 
 /// A request extension: the service inside the layer that [`WsgiLayer::new(app)`](crate::WsgiLayer::new) made, callable from `app`. An application
 /// that calls it is a synchronous middleware.
@@ -53,7 +53,6 @@ pub struct Next {
     service: Arc<dyn Any + Send + Sync>,
     call: CallInner,
     watch: Arc<dyn Watch>,
-    pool: WorkerPool,
     mount: Option<Arc<Mount>>,
 }
 
@@ -74,16 +73,16 @@ impl Next {
         service: Arc<dyn Any + Send + Sync>,
         call: CallInner,
         watch: Arc<dyn Watch>,
-        pool: WorkerPool,
         mount: Option<Mount>,
     ) -> Self {
-        Self { service, call, watch, pool, mount: mount.map(Arc::new) }
+        Self { service, call, watch, mount: mount.map(Arc::new) }
     }
 
     /// Calls the inner service and waits for the head of its response; the body is passed through, not waited for.
     ///
     /// # Errors
-    /// The service's error; an [`Error`] that [`is_disconnected`](Error::is_disconnected) when the response is wanted no more.
+    /// The service's error; an [`Error`] that [`is_disconnected`](Error::is_disconnected) when the response is wanted no more, one that
+    /// [`is_inside_async`](Error::is_inside_async) when it is called inside an async task.
     ///
     /// # Blocking
     /// The calling worker polls the service itself, inside the request's runtime and span, and is woken by what wakes the service. While it
@@ -92,27 +91,14 @@ impl Next {
     /// # Cancellation
     /// When the response is wanted no more, the call ends and the inner service's future is dropped.
     pub fn run(&self, request: Request<Input>) -> Result<Response<Output>, BoxError> {
+        may_block()?;
         let mut request = self.restore(request);
-        self.pool.waits_for(&mut request);
+        mark_waited_for(&mut request);
         let mut future = (self.call)(&*self.service, request);
-        let parker = Parker::current();
-        let mut cx = Context::from_waker(parker.waker());
-        let result = match future.as_mut().poll(&mut cx) {
-            Poll::Ready(result) => result,
-            Poll::Pending => lend(|| {
-                loop {
-                    if !self.watch.watch(parker.waker()) {
-                        let message = "the response is wanted no more";
-                        return Err(Error::new(Kind::Disconnected, message).into());
-                    }
-                    parker.park();
-                    if let Poll::Ready(result) = future.as_mut().poll(&mut cx) {
-                        return result;
-                    }
-                }
-            }),
-        };
-        Ok(result?.map(Output::from))
+        let wait = Wait { watch: Some(&self.watch), lends: true, ..Wait::default() };
+        let response = wait.until(|cx| future.as_mut().poll(cx)).map_err(Error::from)??;
+        let watch = Some(self.watch.clone());
+        Ok(response.map(|body| Output { watch, ..Output::from(body) }))
     }
 
     /// Hands the request to the inner service: a tail call. Return what this returns as the handler's response; the worker
@@ -129,10 +115,10 @@ impl Next {
 
     /// The request as the inner service would have got it without the layer, with what was changed since.
     fn restore(&self, mut request: Request<Input>) -> Request<Body> {
-        let mut environ = request.extensions_mut().remove::<Environ>();
         request.extensions_mut().remove::<Self>();
+        let environ = request.extensions_mut().get_mut::<Environ>();
         if let Some(mount) = &self.mount
-            && environ.as_mut().is_none_or(|environ| environ.unmount(&mount.prefix, mount.depth))
+            && environ.is_none_or(|environ| environ.unmount(&mount.prefix, mount.depth))
         {
             *request.uri_mut() = if *request.uri() == mount.after {
                 mount.before.clone()
@@ -140,10 +126,7 @@ impl Next {
                 join(&mount.prefix, request.uri())
             };
         }
-        if let Some(mut environ) = environ {
-            environ.view.rewrite(&request);
-            request.extensions_mut().insert(Scope::from(&environ));
-        }
+        Scope::cross(&mut request);
         request.map(Input::into_body)
     }
 }

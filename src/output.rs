@@ -4,19 +4,18 @@ use std::fmt;
 use std::future::Future;
 use std::io::{self, Read};
 use std::pin::Pin;
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Response};
 
 use crate::body::Body;
-use crate::error::BoxError;
+use crate::error::{BoxError, Error, Kind};
+use crate::input::Input;
+use crate::parker::Watch;
+use crate::source::{Blocking, Source, Trailers, Write};
+use crate::trailed::Trailed;
 use crate::writer::Writer;
-
-/// How much a reader is asked for at once. A chunk is a frame on its way to the client.
-const READ: usize = 64 * 1024;
-
-/// Below this much room a reader's buffer is replaced.
-const READ_LEAST: usize = 8 * 1024;
 
 /// The response's body on the synchronous side.
 ///
@@ -39,10 +38,14 @@ const READ_LEAST: usize = 8 * 1024;
 /// At most `send_queue_size` chunks are ahead of the client. When so many wait, an iterator or a reader is put aside and its worker
 /// serves others; it goes on, on any worker, when there is room. It should hold no lock between two chunks. A writer cannot be
 /// put aside: it blocks its worker until there is room.
+///
+/// Outside of a [`WsgiService`](crate::WsgiService), [`into_reader`](Self::into_reader) runs them.
 #[must_use]
 pub struct Output {
     pub(crate) kind: OutputKind,
     pub(crate) trailers: Option<Trailers>,
+    /// Tells who reads an async body here when the response is wanted no more.
+    pub(crate) watch: Option<Arc<dyn Watch>>,
 }
 
 /// The future of an inner service.
@@ -51,24 +54,12 @@ pub(crate) type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response<Bod
 /// Starts the inner service on a request that was forwarded to it.
 pub(crate) type Forward = Box<dyn FnOnce() -> ResponseFuture + Send>;
 
-/// Makes the trailers, when the body is complete.
-pub(crate) type Trailers = Box<dyn FnOnce() -> HeaderMap + Send>;
-
-/// The closure behind [`Output::writer`].
-pub(crate) type Write = Box<dyn FnOnce(&mut Writer<'_>) -> io::Result<()> + Send>;
-
 pub(crate) enum OutputKind {
     Full(Bytes),
     Source(Source),
     Write(Write),
     Body(Body),
     Forward(Forward),
-}
-
-/// What can be asked for one chunk after the other, by any worker.
-pub(crate) enum Source {
-    Iter(Box<dyn Iterator<Item = Result<Bytes, BoxError>> + Send>),
-    Read(Box<dyn Read + Send>, BytesMut),
 }
 
 impl Output {
@@ -107,8 +98,7 @@ impl Output {
         T: Into<Bytes>,
         E: Into<BoxError>,
     {
-        let chunks = chunks.into_iter().map(|chunk| chunk.map(Into::into).map_err(Into::into));
-        OutputKind::Source(Source::Iter(Box::new(chunks))).into()
+        OutputKind::Source(Source::iter(chunks)).into()
     }
 
     /// A body read from `reader`, up to its end, in pieces of up to 64 KiB.
@@ -122,7 +112,7 @@ impl Output {
     /// # }
     /// ```
     pub fn reader(reader: impl Read + Send + 'static) -> Self {
-        OutputKind::Source(Source::Read(Box::new(reader), BytesMut::new())).into()
+        OutputKind::Source(Source::read(reader)).into()
     }
 
     /// A body written by a function. Small writes are gathered; [`flush`](io::Write::flush) sends what there is.
@@ -172,34 +162,57 @@ impl Output {
         self
     }
 
+    /// Turns the body into one that synchronous code reads: what a sync middleware does to change a body, and a sync host to send it.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use tower_wsgi::Output;
+    ///
+    /// let mut text = String::new();
+    /// Output::iter(["Hello ", "World!"]).into_reader().read_to_string(&mut text).unwrap();
+    /// assert_eq!(text, "Hello World!");
+    /// ```
+    ///
+    /// # Errors
+    /// Reads fail with what the body fails with, a panic in it included. The body of a response that [`Next::forward`](crate::Next::forward) made is not here, and reads of
+    /// it fail.
+    ///
+    /// # Blocking
+    /// Iterators and readers run on the thread that reads, inside its read. An async body is polled by it, in place. A writing function runs on a thread
+    /// of its own from the first read on, at most two chunks ahead. A worker that waits here lends its place in the pool, as in [`Next::run`](crate::Next::run).
+    ///
+    /// # Cancellation
+    /// Dropping it drops the body; a writing function's next write fails with [`BrokenPipe`](io::ErrorKind::BrokenPipe).
+    #[must_use]
+    pub fn into_reader(self) -> Input {
+        let Self { kind, trailers, watch } = self;
+        let body = match kind {
+            OutputKind::Source(source) => Body::blocking(Blocking::source(source, trailers)),
+            OutputKind::Write(write) => Body::blocking(Blocking::write(write, trailers)),
+            other => {
+                let body = match other {
+                    OutputKind::Full(bytes) => Body::from(bytes),
+                    OutputKind::Body(body) => body,
+                    _ => {
+                        let message = "the request was forwarded: its response's body is not here";
+                        Body::last(Err(Error::new(Kind::Response, message).into()))
+                    }
+                };
+                match trailers {
+                    Some(trailers) => Body::new(Trailed::new(body, trailers)),
+                    None => body,
+                }
+            }
+        };
+        Input::response(body, watch)
+    }
+
     /// The length, if it is known without running anything.
     pub(crate) fn length(&self) -> Option<u64> {
         match &self.kind {
             OutputKind::Full(bytes) => Some(bytes.len() as u64),
             OutputKind::Body(body) => http_body::Body::size_hint(body).exact(),
             OutputKind::Source(_) | OutputKind::Write(_) | OutputKind::Forward(_) => None,
-        }
-    }
-}
-
-impl Source {
-    /// The next chunk, which may be empty; `None` at the end.
-    pub(crate) fn next(&mut self) -> Option<Result<Bytes, BoxError>> {
-        match self {
-            Self::Iter(chunks) => chunks.next(),
-            Self::Read(reader, buffer) => {
-                if buffer.len() < READ_LEAST {
-                    *buffer = BytesMut::zeroed(READ);
-                }
-                loop {
-                    return match reader.read(buffer) {
-                        Ok(0) => None,
-                        Ok(n) => Some(Ok(buffer.split_to(n).freeze())),
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                        Err(error) => Some(Err(error.into())),
-                    };
-                }
-            }
         }
     }
 }
@@ -230,7 +243,7 @@ impl fmt::Debug for Output {
 
 impl From<OutputKind> for Output {
     fn from(kind: OutputKind) -> Self {
-        Self { kind, trailers: None }
+        Self { kind, trailers: None, watch: None }
     }
 }
 

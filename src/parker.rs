@@ -65,6 +65,29 @@ impl Parker {
         &self.waker
     }
 
+    /// Whether nobody but this parker has its waker, and no wake came: to wait then would be to wait for ever.
+    ///
+    /// A waker that was cached from an earlier wait may still be held somewhere, so that a false answer says nothing.
+    #[cfg(not(tower_wsgi_loom))]
+    pub(crate) fn is_alone(&self) -> bool {
+        let Some(signal) = &self.signal else {
+            return false;
+        };
+        // Two are the parker's own. Who wakes sets the flag before it lets go of the waker: where its reference
+        // is seen to be gone, behind the fence its wake is seen too.
+        if Arc::strong_count(signal) > 2 {
+            return false;
+        }
+        std::sync::atomic::fence(Ordering::Acquire);
+        !signal.woken.load(Ordering::Acquire)
+    }
+
+    /// In a model a wait without a waker is a deadlock, and reported.
+    #[cfg(tower_wsgi_loom)]
+    pub(crate) fn is_alone(&self) -> bool {
+        false
+    }
+
     /// Waits until the waker is woken. A wake that came since the last wait ends this one at once.
     pub(crate) fn park(&self) {
         self.park_until(None);

@@ -252,13 +252,6 @@ impl WorkerPool {
         }
     }
 
-    /// Marks a request as one that a handler on this pool waits for.
-    pub(crate) fn waits_for<B>(&self, request: &mut Request<B>) {
-        let outer = request.extensions_mut().remove::<Nested>();
-        let nested = Nested(Arc::new(Waiting { pool: self.id(), outer }));
-        request.extensions_mut().insert(nested);
-    }
-
     /// Whether a handler on this pool waits for the request.
     pub(crate) fn is_waiting_for<B>(&self, request: &Request<B>) -> bool {
         let mut next = request.extensions().get::<Nested>();
@@ -272,7 +265,7 @@ impl WorkerPool {
     }
 
     fn id(&self) -> usize {
-        Arc::as_ptr(&self.handle.core).addr()
+        self.handle.core.id()
     }
 
     /// Whether somebody waits for a worker.
@@ -326,7 +319,25 @@ pub(crate) fn lend<R>(wait: impl FnOnce() -> R) -> R {
     wait()
 }
 
+/// Whether the calling thread is a worker of a pool.
+pub(crate) fn is_worker() -> bool {
+    CURRENT.with(|current| current.borrow().is_some())
+}
+
+/// Marks a request as one that the calling worker waits for. Elsewhere it does nothing.
+pub(crate) fn mark_waited_for<B>(request: &mut Request<B>) {
+    let Some(pool) = CURRENT.with(|current| current.borrow().as_ref().map(Core::id)) else {
+        return;
+    };
+    let outer = request.extensions_mut().remove::<Nested>();
+    request.extensions_mut().insert(Nested(Arc::new(Waiting { pool, outer })));
+}
+
 impl Core {
+    fn id(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self).addr()
+    }
+
     /// Sees to it that somebody takes the job that was just queued. Consumes the guard: threads are woken and
     /// started without the lock.
     fn attend(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {

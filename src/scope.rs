@@ -65,6 +65,15 @@ impl Scope {
         }
     }
 
+    /// Gives a request that crosses to the async side its scope, made of the environ that is taken out of it.
+    pub(crate) fn cross<B>(request: &mut Request<B>) {
+        let carried = request.extensions_mut().remove::<Environ>();
+        let mut environ = carried.unwrap_or_else(|| Environ::of(request));
+        environ.view.rewrite(request);
+        let scope = Self { view: environ.view.clone(), environ: Some(Arc::new(environ)) };
+        request.extensions_mut().insert(scope);
+    }
+
     /// Sets the client's address.
     #[must_use]
     pub fn with_client(mut self, client: SocketAddr) -> Self {

@@ -110,6 +110,20 @@ pub(crate) fn split<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     (prefix.is_empty() || rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
 
+/// A layer's prefix, without a slash at its end.
+///
+/// # Panics
+/// If it does not start with a slash, or is not the path of a URI.
+pub(crate) fn prefix_of(prefix: &str) -> Arc<str> {
+    assert!(prefix.starts_with('/'), "a prefix starts with a slash, which {prefix:?} does not");
+    let path = PathAndQuery::try_from(prefix).ok();
+    assert!(
+        path.is_some_and(|path| path.as_str() == prefix && path.query().is_none()),
+        "a prefix is the path of a URI, which {prefix:?} is not"
+    );
+    prefix.trim_end_matches('/').into()
+}
+
 /// `uri` with `path` in place of its own; the query stays.
 pub(crate) fn with_path(uri: &Uri, path: &str) -> Uri {
     let path = if path.is_empty() { "/" } else { path };

@@ -14,7 +14,7 @@ use http_body::{Body as _, Frame};
 use tokio::runtime::Handle;
 use tracing::Span;
 
-use super::deliver::{declared_length, deliver, fail};
+use super::deliver::{deliver, fail};
 use super::future::ResponseFuture;
 use super::layer::{Around, Shared};
 use super::produce::{Producer, produce};
@@ -28,6 +28,7 @@ use crate::next::{CallInner, Mount, Next};
 use crate::output::Forward;
 use crate::parker::Watch;
 use crate::pool::Job;
+use crate::response::declared_length;
 use crate::view::{split, with_path};
 
 /// One request and its response.
@@ -85,7 +86,7 @@ impl<H: SyncHandler> Call<H> {
         });
         let length =
             declared_length(request.headers()).ok().flatten().or_else(|| request.body().size_hint().exact());
-        let request = request.map(|body| Input::with_length(body, length));
+        let request = request.map(|body| Input::declared(body, length));
         ResponseFuture::new(call, request)
     }
 
@@ -148,13 +149,7 @@ impl<H: SyncHandler> Call<H> {
         }
         let extensions = request.extensions_mut();
         if let Some((service, call)) = &self.next {
-            extensions.insert(Next::new(
-                service.clone(),
-                *call,
-                self.clone(),
-                self.shared.settings.pool.clone(),
-                mount,
-            ));
+            extensions.insert(Next::new(service.clone(), *call, self.clone(), mount));
         } else {
             // One from a crossing outside would lead back to this very service.
             extensions.remove::<Next>();

@@ -1,24 +1,24 @@
 //! From what a handler returned to what the async side gets.
 
-use std::fmt::Display;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::Response;
+use http::header::CONTENT_LENGTH;
 use http_body::Frame;
 
 use super::call::{Answer, Call};
 use super::meter::{Measured, Meter};
 use super::produce::{Producer, produce};
-use super::trailed::Trailed;
 use crate::body::Body;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, guard};
 use crate::exchange::Room;
 use crate::handler::SyncHandler;
-use crate::output::{Output, OutputKind, Trailers, Write};
+use crate::output::{Output, OutputKind};
+use crate::response::{check_head, drop_hop_by_hop, error_response, fit_length, is_bodiless, report};
+use crate::source::{Trailers, Write, broken_pipe};
+use crate::trailed::Trailed;
 use crate::writer::{Sink, Writer};
 
 /// Delivers a handler's response.
@@ -53,41 +53,13 @@ pub(super) fn fail_plainly<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error, s
     answer(call, Answer::Response(error_response(&call.method, error)));
 }
 
-/// The plain response for an error: it says no more than its status.
-pub(super) fn error_response(method: &Method, error: &Error) -> Response<Body> {
-    let status = error.status();
-    let reason = status.canonical_reason().unwrap_or_default();
-    let text = format!("{reason}\n");
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    if method == Method::HEAD {
-        // Over HTTP/2 hyper would send the body.
-        headers.insert(CONTENT_LENGTH, text.len().into());
-    } else {
-        *response.body_mut() = text.into();
-    }
-    response.extensions_mut().insert(error.clone());
-    response
-}
-
 /// Reports what went wrong to the log. What fails because of the client is no fault of the server's.
 pub(super) fn log<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
     if call.exchange.is_closed() && !error.is_panic() {
         tracing::debug!(%error, "the client is gone");
         return;
     }
-    let source = std::error::Error::source(error);
-    match source {
-        Some(source) if error.status().is_client_error() => {
-            tracing::debug!(source = source as &dyn std::error::Error, "the request's body failed");
-        }
-        Some(source) => {
-            tracing::error!(%error, source = source as &dyn std::error::Error, "handler failed");
-        }
-        None => tracing::error!(%error, "handler failed"),
-    }
+    report(error);
 }
 
 /// Gives the answer; one that nobody waits for is dropped here, on the worker.
@@ -106,25 +78,18 @@ fn try_deliver<H: SyncHandler>(
 ) -> Result<(), Error> {
     let (parts, output) = response.into_parts();
     let mut head = Response::from_parts(parts, ());
-    // An upgrade, and the demand for one, are made of these headers.
-    if !matches!(head.status(), StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED) {
-        drop_hop_by_hop(head.headers_mut());
-    }
+    drop_hop_by_hop(&mut head);
     if let OutputKind::Forward(forward) = output.kind {
         // The inner service's body has its own length.
         head.headers_mut().remove(CONTENT_LENGTH);
         answer(call, Answer::Forward(head, forward));
         return Ok(());
     }
-    if head.status().is_informational() && head.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let message = format!("{} is not the status of a final response", head.status());
-        return Err(Error::new(Kind::Response, message));
-    }
-    let declared = declared_length(head.headers())?;
+    let declared = check_head(&head)?;
     if is_bodiless(&call.method, head.status()) {
         return deliver_bodiless(call, head, output);
     }
-    let Output { kind, trailers } = output;
+    let Output { kind, trailers, .. } = output;
     match kind {
         OutputKind::Full(bytes) => deliver_full(call, head, Meter::new(declared), bytes, trailers),
         OutputKind::Source(source) => {
@@ -156,16 +121,7 @@ fn deliver_bodiless<H: SyncHandler>(
     mut head: Response<()>,
     output: Output,
 ) -> Result<(), Error> {
-    if !can_have_length(head.status()) {
-        head.headers_mut().remove(CONTENT_LENGTH);
-    } else if call.method == Method::HEAD
-        // What GET would send, where that is known (RFC 9110, section 9.3.2).
-        && let Some(length) = output.length()
-        && head.status() != StatusCode::NOT_MODIFIED
-        && !head.headers().contains_key(CONTENT_LENGTH)
-    {
-        head.headers_mut().insert(CONTENT_LENGTH, length.into());
-    }
+    fit_length(&call.method, &mut head, output.length());
     guard(|| drop(output))?;
     answer(call, Answer::Response(head.map(|()| Body::empty())));
     Ok(())
@@ -243,11 +199,6 @@ pub(super) fn finish<H: SyncHandler>(call: &Arc<Call<H>>, end: Result<(), Error>
     call.exchange.finish(end);
 }
 
-/// Runs a user's code; a panic of it is an error.
-pub(super) fn guard<R>(code: impl FnOnce() -> R) -> Result<R, Error> {
-    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| Error::panic(&*payload))
-}
-
 /// Sends a writer's chunks through the exchange.
 struct CallSink<'a, H> {
     call: &'a Arc<Call<H>>,
@@ -293,64 +244,4 @@ impl<H: SyncHandler> CallSink<'_, H> {
         }
         Ok(())
     }
-}
-
-fn broken_pipe() -> io::Error {
-    let error = Error::new(Kind::Disconnected, "the response is wanted no more");
-    error.into_io(io::ErrorKind::BrokenPipe)
-}
-
-/// Drops the headers that are the connection's and not the application's
-/// (RFC 9110, section 7.6.1): the server sets its own.
-fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-
-    if headers.is_empty() {
-        return;
-    }
-    if headers.contains_key(CONNECTION) {
-        let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        let named = named.flat_map(|value| value.split(','));
-        let named: Vec<_> = named.filter_map(|name| HeaderName::try_from(name.trim()).ok()).collect();
-        for name in named {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
-    }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
-    }
-}
-
-/// The length that headers declare.
-pub(super) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
-    let invalid = |what: &dyn Display| {
-        let message = format!("the Content-Length is not one number: {what}");
-        Error::new(Kind::Response, message)
-    };
-    let mut values = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    if values.next().is_some() {
-        return Err(invalid(&"it is set more than once"));
-    }
-    let text = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
-    match text.and_then(|text| text.parse().ok()) {
-        Some(length) => Ok(Some(length)),
-        None => Err(invalid(&format_args!("{value:?}"))),
-    }
-}
-
-/// Whether a response has no body (RFC 9110, section 6.4.1).
-fn is_bodiless(method: &Method, status: StatusCode) -> bool {
-    method == Method::HEAD
-        || status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED
-}
-
-fn can_have_length(status: StatusCode) -> bool {
-    !status.is_informational() && status != StatusCode::NO_CONTENT
 }

@@ -14,12 +14,13 @@ use tokio::time::Sleep;
 use tower_service::Service;
 
 use super::call::{Answer, Call, Work};
-use super::deliver::{error_response, log};
+use super::deliver::log;
 use crate::body::Body;
 use crate::error::{BoxError, Error, Kind};
 use crate::handler::SyncHandler;
 use crate::input::Input;
 use crate::output;
+use crate::response::error_response;
 
 /// The response of a [`WsgiService`](crate::WsgiService), before it is there.
 ///

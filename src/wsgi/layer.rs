@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
 use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -16,11 +15,11 @@ use super::call::Call;
 use super::future::{ResponseFuture, WsgiFuture};
 use crate::body::Body;
 use crate::error::{BoxError, Error};
-use crate::handler::SyncHandler;
+use crate::handler::{Adapter, SyncHandler};
 use crate::next::{CallInner, call_inner, erase};
 use crate::output::Output;
 use crate::pool::WorkerPool;
-use crate::view::split;
+use crate::view::{prefix_of, split};
 
 /// Runs something on a worker, inside whatever the context hook sets up.
 pub(crate) type Around = Box<dyn FnMut(&mut dyn FnMut()) + Send>;
@@ -70,10 +69,6 @@ pub struct WsgiLayer<H = Adapter> {
     prefix: Arc<str>,
     settings: Settings,
 }
-
-/// The place of the application in a [`WsgiLayer`] that has none of its own: see [`WsgiLayer::adapter`].
-#[derive(Clone, Copy, Debug)]
-pub struct Adapter;
 
 /// A service that runs a [`SyncHandler`] on a worker pool: what a2wsgi calls `WSGIMiddleware(app)`.
 ///
@@ -157,13 +152,7 @@ impl<H: SyncHandler> WsgiLayer<H> {
     /// If `prefix` does not start with a slash, or is not the path of a URI.
     #[must_use]
     pub fn at(mut self, prefix: &str) -> Self {
-        assert!(prefix.starts_with('/'), "a prefix starts with a slash, which {prefix:?} does not");
-        let path = PathAndQuery::try_from(prefix).ok();
-        assert!(
-            path.is_some_and(|path| path.as_str() == prefix && path.query().is_none()),
-            "a prefix is the path of a URI, which {prefix:?} is not"
-        );
-        self.prefix = prefix.trim_end_matches('/').into();
+        self.prefix = prefix_of(prefix);
         self
     }
 }

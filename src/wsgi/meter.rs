@@ -11,6 +11,7 @@ use http_body::SizeHint;
 
 use crate::body::{Body, Pause, PollFrame};
 use crate::error::{BoxError, Error, Kind};
+use crate::input::EXCESS;
 
 /// Counts a body's bytes against its declared length.
 pub(super) struct Meter {
@@ -43,10 +44,7 @@ impl Meter {
             if chunk.len() as u64 > room {
                 if !self.reported {
                     self.reported = true;
-                    tracing::error!(
-                        declared,
-                        "a response's body went over its Content-Length and was cut off"
-                    );
+                    tracing::error!(declared, "{EXCESS}");
                 }
                 chunk.truncate(usize::try_from(room).unwrap_or(usize::MAX));
             }

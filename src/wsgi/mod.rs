@@ -10,7 +10,6 @@ mod future;
 mod layer;
 mod meter;
 mod produce;
-mod trailed;
 
 pub use future::{ResponseFuture, WsgiFuture};
-pub use layer::{Adapter, Wsgi, WsgiLayer, WsgiService};
+pub use layer::{Wsgi, WsgiLayer, WsgiService};

@@ -7,14 +7,14 @@ use http::Response;
 use http_body::Frame;
 
 use super::call::{Answer, Call, Work};
-use super::deliver::{answer, fail, fail_plainly, finish, guard};
+use super::deliver::{answer, fail, fail_plainly, finish};
 use super::meter::Meter;
 use crate::body::Body;
-use crate::error::Error;
+use crate::error::{Error, guard};
 use crate::exchange::Room;
 use crate::handler::SyncHandler;
-use crate::output::{Source, Trailers};
 use crate::pool::Job;
+use crate::source::{Source, Trailers};
 
 /// A body on its way, and what is known of it so far.
 pub(crate) struct Producer {

@@ -105,7 +105,7 @@ async fn a12_a_panic_is_a_500_that_carries_its_message() {
             assert_eq!(response.status(), 500, "{version:?} {path}");
             let error = events.next().await.expect("an error");
             assert!(error.is_panic() && !error.is_handler(), "{error:?}");
-            assert_eq!(error.to_string(), format!("the handler panicked: no luck in {}", &path[1..]));
+            assert_eq!(error.to_string(), format!("the application panicked: no luck in {}", &path[1..]));
         }
         assert_eq!(text(server.ask(version, "GET", "/").await).await, "fine");
         assert!(events.next().await.is_none());
@@ -149,7 +149,7 @@ async fn a12_on_error_makes_another_response() {
                 ("/call", "failure: the handler failed, Some(\"broken: call\")"),
                 ("/iter", "failure: the handler failed, Some(\"broken: iter\")"),
                 ("/writer", "failure: the handler failed, Some(\"broken: writer\")"),
-                ("/panic", "panic: the handler panicked: no luck, None"),
+                ("/panic", "panic: the application panicked: no luck, None"),
             ] {
                 let response = server.ask(version, "GET", path).await;
                 assert_eq!(response.status(), 502, "{version:?} {path}");

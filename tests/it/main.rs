@@ -1,14 +1,19 @@
 //! The promises, each over a real loopback server where it can be. One binary; a module per group of promises, and a test's name starts
 //! with the promise that it holds.
 
+mod asgi;
 mod boundary;
 mod capacity;
+mod cgi;
 mod context;
+mod cookbook;
 mod errors;
 mod layers;
 mod next;
+mod order;
 mod properties;
 mod request;
 mod response;
+mod services;
 mod stack;
 mod support;

@@ -138,6 +138,22 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.expect("no panic")
 }
 
+/// Runs blocking code that must not hang: on a thread of its own, so that a hang fails the test instead of holding it for ever.
+pub(crate) fn watched<T: Send + 'static>(code: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let _ = sender.send(code());
+    });
+    match receiver.recv_timeout(PATIENCE) {
+        Ok(value) => value,
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => unreachable!("it sends before it ends"),
+        },
+    }
+}
+
 /// A future that must not hang.
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("to end soon")
@@ -239,7 +255,7 @@ impl Probe {
 
 /// Whether a thread is one of a pool's (or the one that drops what vanished clients left).
 pub(crate) fn is_worker(thread: &str) -> bool {
-    thread.starts_with("tower-wsgi")
+    matches!(thread, "tower-wsgi-worker" | "tower-wsgi-reaper")
 }
 
 /// Serves a router the way axum does.

@@ -7,19 +7,18 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-use super::deliver::guard;
 use crate::body::Body;
-use crate::error::BoxError;
-use crate::output::Trailers;
+use crate::error::{BoxError, guard};
+use crate::source::Trailers;
 
 /// An async body with trailers behind it.
-pub(super) struct Trailed {
+pub(crate) struct Trailed {
     body: Body,
     trailers: Option<Trailers>,
 }
 
 impl Trailed {
-    pub(super) fn new(body: Body, trailers: Trailers) -> Self {
+    pub(crate) fn new(body: Body, trailers: Trailers) -> Self {
         Self { body, trailers: Some(trailers) }
     }
 }

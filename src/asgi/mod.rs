@@ -1,0 +1,13 @@
+//! The crossing from sync to async.
+//!
+//! A request's trip: [`AsgiHandler`] or [`Asgi`] (`layer.rs`) finds the runtime (`runtime.rs`), turns the environ into a scope and the input into an async body, and polls the service
+//! on the calling thread until its response is there. Its body goes back as it is, unless background tasks (`background.rs`) hold its end or it needs its
+//! runtime (`body.rs`).
+
+mod background;
+mod body;
+mod layer;
+mod runtime;
+
+pub use background::BackgroundTasks;
+pub use layer::{Asgi, AsgiHandler, AsgiLayer};

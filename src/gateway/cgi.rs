@@ -1,0 +1,197 @@
+//! The Common Gateway Interface ([RFC 3875](https://www.rfc-editor.org/rfc/rfc3875)): one process per request, started by a web server.
+//!
+//! The whole of a CGI program, with an axum router in it:
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//! use axum::{Router, routing::get};
+//! use tower_wsgi::{AsgiHandler, gateway::cgi};
+//!
+//! fn main() -> ExitCode {
+//!     let router = Router::new().route("/hello", get(|| async { "Hello World!" }));
+//!     cgi::run(AsgiHandler::new(router))
+//! }
+//! ```
+//!
+//! [`serve`] is the same for anything that speaks CGI over other streams: an SCGI server, a test.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
+
+use super::respond;
+use crate::error::{Error, Kind};
+use crate::handler::SyncHandler;
+use crate::input::Input;
+use crate::response::{declared_length, plain_response, report};
+use crate::variables::Variables;
+
+const STATUS: HeaderName = HeaderName::from_static("status");
+
+/// Answers the request that this process was started for: meta-variables from its environment, the request's body from its standard input, the response to its standard
+/// output.
+///
+/// Errors go to standard error, where CGI hosts look for them, one line each, beside what `tracing` is told; the exit code is then a failure.
+///
+/// # Blocking
+/// Returns when the response is sent and its [`BackgroundTasks`](crate::BackgroundTasks) are done.
+pub fn run<H: SyncHandler>(handler: H) -> ExitCode {
+    let variables: Variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_encoded_bytes())))
+        .collect();
+    if variables.get("REQUEST_METHOD").is_none() {
+        eprintln!("this is a CGI program, to be started by a web server: REQUEST_METHOD is not set");
+        return ExitCode::FAILURE;
+    }
+    match serve(&handler, variables, io::stdin(), io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A client that left is no failure of this program's.
+            if !error.is_disconnected() {
+                eprintln!("{}", Chain(&error));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Answers one request: `variables` are its meta-variables, `input` is read for its body, and the response is written to `output`, as a *document response* with a `Status:` header
+/// ([section 6](https://www.rfc-editor.org/rfc/rfc3875#section-6)).
+///
+/// `CONTENT_LENGTH` bytes are read at most, and fewer are an error to who reads the body. Without it there is no body, unless `HTTP_TRANSFER_ENCODING` says that
+/// one came in chunks: then it ends with `input`.
+///
+/// Each chunk of the response is flushed. The protocol has no way to say that a body broke off: a host can see it only if a `Content-Length` was declared, or by the exit code.
+///
+/// ```
+/// use std::io::empty;
+/// use http::{Request, Response};
+/// use tower_wsgi::{Input, Variables, gateway::cgi};
+///
+/// let app = |request: Request<Input>| Response::new(format!("Hello {}!", request.uri().path()));
+/// let variables = Variables::from_iter([("REQUEST_METHOD", "GET"), ("PATH_INFO", "/World")]);
+///
+/// let mut output = Vec::new();
+/// cgi::serve(&app, variables, empty(), &mut output)?;
+/// assert!(output.starts_with(b"Status: 200 OK\r\n"));
+/// assert!(output.ends_with(b"\r\n\r\nHello /World!"));
+/// # Ok::<(), tower_wsgi::Error>(())
+/// ```
+///
+/// # Errors
+/// What went wrong, also where the client got a response that says so: the handler's or its body's error, variables that are no request ([`Error::is_request`]), an `output` that takes no
+/// more ([`Error::is_disconnected`]).
+///
+/// # Blocking
+/// Until the response is sent.
+pub fn serve<H, R, W>(handler: &H, variables: Variables, input: R, output: W) -> Result<(), Error>
+where
+    H: SyncHandler + ?Sized,
+    R: Read + Send + 'static,
+    W: Write,
+{
+    let mut output = output;
+    let request = match request(variables, input) {
+        Ok(request) => request,
+        Err(error) => {
+            let response = plain_response(&Method::GET, StatusCode::BAD_REQUEST, &error);
+            send(response.map(Input::from), &mut output)?;
+            return Err(error);
+        }
+    };
+    let mut response = respond(handler, request);
+    let failed = response.extensions_mut().remove::<Error>();
+    send(response, &mut output)?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// The request that a CGI host describes.
+fn request<R: Read + Send + 'static>(variables: Variables, input: R) -> Result<Request<Input>, Error> {
+    let request = variables.into_request()?;
+    let declared = declared_length(request.headers()).map_err(|error| {
+        Error::with_source(Kind::Request, "the variable CONTENT_LENGTH is not valid", error)
+    })?;
+    let body = match declared {
+        Some(0) => Input::empty(),
+        Some(length) => Input::reader(input.take(length)).with_length(length),
+        None if is_chunked(request.headers()) => Input::reader(input),
+        None => Input::empty(),
+    };
+    Ok(request.map(|()| body))
+}
+
+fn is_chunked(headers: &HeaderMap) -> bool {
+    let encoding = headers.get(TRANSFER_ENCODING).and_then(|value| value.to_str().ok());
+    encoding.is_some_and(|encoding| encoding.to_ascii_lowercase().contains("chunked"))
+}
+
+/// Writes the response. The head goes out with the first chunk that is here at once.
+fn send(response: Response<Input>, output: &mut impl Write) -> Result<(), Error> {
+    let gone = |error| Error::with_source(Kind::Disconnected, "the response could not be written", error);
+    let (head, mut body) = response.into_parts();
+    let mut text = format!("Status: {}", head.status.as_u16()).into_bytes();
+    if let Some(reason) = head.status.canonical_reason() {
+        text.push(b' ');
+        text.extend_from_slice(reason.as_bytes());
+    }
+    text.extend_from_slice(b"\r\n");
+    // A header of that name would be the status to a host.
+    let headers = head.headers.iter().filter(|(name, _)| *name != STATUS);
+    for (name, value) in headers {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.extend_from_slice(b": ");
+        text.extend_from_slice(value.as_bytes());
+        text.extend_from_slice(b"\r\n");
+    }
+    if !head.headers.contains_key(CONTENT_TYPE) && !body.is_over() {
+        // A document has to have one (section 6.3.1).
+        text.extend_from_slice(b"content-type: application/octet-stream\r\n");
+    }
+    text.extend_from_slice(b"\r\n");
+    if !body.is_ready() {
+        output.write_all(&text).and_then(|()| output.flush()).map_err(gone)?;
+        text.clear();
+    }
+    loop {
+        let chunk = body.chunk().map_err(|error| {
+            let error = Error::handler(error.into());
+            report(&error);
+            error
+        })?;
+        let Some(chunk) = chunk else {
+            break;
+        };
+        if text.is_empty() {
+            output.write_all(&chunk).map_err(gone)?;
+        } else {
+            text.extend_from_slice(&chunk);
+            output.write_all(&text).map_err(gone)?;
+            text.clear();
+        }
+        output.flush().map_err(gone)?;
+    }
+    output.write_all(&text).and_then(|()| output.flush()).map_err(gone)
+}
+
+/// An error and its causes, in one line.
+struct Chain<'a>(&'a Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut last = self.0.to_string();
+        f.write_str(&last)?;
+        let mut next = std::error::Error::source(self.0);
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            // Some errors only pass on what the one inside them says.
+            if text != last {
+                write!(f, ": {text}")?;
+            }
+            (last, next) = (text, cause.source());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! Synchronous hosts: what is between a server that knows nothing of this crate and a [`SyncHandler`].
+//!
+//! A host makes a `Request<Input>` of what it has (most of all [`Input::reader`], and a [`Scope`](crate::Scope) with what it knows of the connection), gives it to [`respond`], and sends the
+//! response that comes back: status, headers, and a body that is a [`Read`](std::io::Read). For hosts that speak CGI, [`cgi`] does all of it.
+//!
+//! ```
+//! use std::io::Read;
+//! use http::{Request, Response};
+//! use tower_wsgi::{Input, gateway};
+//!
+//! let app = |_: Request<Input>| Response::new("Hello World!");
+//!
+//! let request = Request::get("/").body(Input::empty()).unwrap();
+//! let mut response = gateway::respond(&app, request);
+//! let mut text = String::new();
+//! response.body_mut().read_to_string(&mut text).unwrap();
+//! assert_eq!(response.headers()["content-length"], "12");
+//! ```
+
+pub mod cgi;
+
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request, Response};
+
+use crate::error::{Error, guard};
+use crate::handler::SyncHandler;
+use crate::input::Input;
+use crate::output::{Output, OutputKind};
+use crate::response::{check_head, drop_hop_by_hop, error_response, fit_length, is_bodiless, report};
+
+/// Has `handler` answer a request, and makes of that what can be sent as it is.
+///
+/// - What fails before the body's first byte (the handler, a panic in it, the first chunk of an iterator, a head that cannot be sent) is logged, and becomes a plain 500 (or what
+///   [`Error::status`] says), with the [`Error`] among the response's extensions.
+/// - Hop-by-hop headers are dropped: the host sets its own. `Content-Length` is set where the length is known. A body that goes over its `Content-Length` is cut off; the
+///   read that finds it too short fails.
+/// - A response that has no body (to `HEAD`, or of status 204 or 304) has an empty one; its producer is dropped without being run.
+///
+/// # Errors
+/// There are none. Reads of the body fail if the body does: the host should then cut the connection, so that the client sees it.
+///
+/// # Blocking
+/// Waits for the response's head; with an iterator, a reader or a writing function as the body, for its first bytes too, since they decide about the head. See
+/// [`Output::into_reader`] for the body.
+pub fn respond<H: SyncHandler + ?Sized>(handler: &H, request: Request<Input>) -> Response<Input> {
+    let method = request.method().clone();
+    let answered = match guard(|| handler.call(request)) {
+        Ok(Ok(response)) => prepare(&method, response),
+        Ok(Err(error)) => Err(Error::handler(error)),
+        Err(panic) => Err(panic),
+    };
+    answered.unwrap_or_else(|error| {
+        report(&error);
+        error_response(&method, &error).map(|body| Input::response(body, None))
+    })
+}
+
+/// Makes a response fit to be sent.
+fn prepare(method: &Method, response: Response<Output>) -> Result<Response<Input>, Error> {
+    let (parts, output) = response.into_parts();
+    let mut head = Response::from_parts(parts, ());
+    drop_hop_by_hop(&mut head);
+    let declared = check_head(&head)?;
+    let length = output.length();
+    if is_bodiless(method, head.status()) {
+        fit_length(method, &mut head, length);
+        // The end of an empty body may have to be waited for: background tasks hold it.
+        let is_empty = matches!(output.kind, OutputKind::Body(_)) && length == Some(0);
+        let body = if is_empty { output } else { guard(|| drop(output)).map(|()| Output::empty())? };
+        return Ok(head.map(|()| body.into_reader()));
+    }
+    if let Some(length) = length.filter(|_| declared.is_none() && output.trailers.is_none()) {
+        head.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    let runs_here = matches!(output.kind, OutputKind::Source(_) | OutputKind::Write(_));
+    let is_forward = matches!(output.kind, OutputKind::Forward(_));
+    let mut body = output.into_reader();
+    if let Some(length) = declared {
+        body.declare(length);
+    }
+    if runs_here || is_forward {
+        body.await_first().map_err(|error| Error::handler(error.into()))?;
+    }
+    Ok(head.map(|()| body))
+}

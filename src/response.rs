@@ -1,0 +1,126 @@
+//! What has to hold for a response that an application made, whoever sends it: its headers, its length, and what stands in for an error.
+
+use std::fmt::Display;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+
+use crate::body::Body;
+use crate::error::{Error, Kind};
+
+/// The plain response for an error: it says no more than its status.
+pub(crate) fn error_response(method: &Method, error: &Error) -> Response<Body> {
+    plain_response(method, error.status(), error)
+}
+
+/// A response that says no more than its status, which stands for `error`.
+pub(crate) fn plain_response(method: &Method, status: StatusCode, error: &Error) -> Response<Body> {
+    let reason = status.canonical_reason().unwrap_or_default();
+    let text = format!("{reason}\n");
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if method == Method::HEAD {
+        // Over HTTP/2 hyper would send the body.
+        headers.insert(CONTENT_LENGTH, text.len().into());
+    } else {
+        *response.body_mut() = text.into();
+    }
+    response.extensions_mut().insert(error.clone());
+    response
+}
+
+/// Reports what went wrong to the log. What fails because of the client is no fault of the server's.
+pub(crate) fn report(error: &Error) {
+    match std::error::Error::source(error) {
+        Some(source) if error.status().is_client_error() => {
+            tracing::debug!(source = source as &dyn std::error::Error, "the request's body failed");
+        }
+        Some(source) => {
+            tracing::error!(%error, source = source as &dyn std::error::Error, "handler failed");
+        }
+        None => tracing::error!(%error, "handler failed"),
+    }
+}
+
+/// Drops the headers that are the connection's and not the application's
+/// (RFC 9110, section 7.6.1): the server sets its own.
+pub(crate) fn drop_hop_by_hop(head: &mut Response<()>) {
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+    // An upgrade, and the demand for one, are made of these headers.
+    let upgrades = matches!(head.status(), StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
+    let headers = head.headers_mut();
+    if upgrades || headers.is_empty() {
+        return;
+    }
+    if headers.contains_key(CONNECTION) {
+        let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let named = named.flat_map(|value| value.split(','));
+        let named: Vec<_> = named.filter_map(|name| HeaderName::try_from(name.trim()).ok()).collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+/// The length that a response's head declares.
+///
+/// # Errors
+/// If it is not the head of a response that can be sent.
+pub(crate) fn check_head(head: &Response<()>) -> Result<Option<u64>, Error> {
+    if head.status().is_informational() && head.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let message = format!("{} is not the status of a final response", head.status());
+        return Err(Error::new(Kind::Response, message));
+    }
+    declared_length(head.headers())
+}
+
+/// The length that headers declare.
+pub(crate) fn declared_length(headers: &HeaderMap) -> Result<Option<u64>, Error> {
+    let invalid = |what: &dyn Display| {
+        let message = format!("the Content-Length is not one number: {what}");
+        Error::new(Kind::Response, message)
+    };
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(invalid(&"it is set more than once"));
+    }
+    let text = value.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    match text.and_then(|text| text.parse().ok()) {
+        Some(length) => Ok(Some(length)),
+        None => Err(invalid(&format_args!("{value:?}"))),
+    }
+}
+
+/// Whether a response has no body (RFC 9110, section 6.4.1).
+pub(crate) fn is_bodiless(method: &Method, status: StatusCode) -> bool {
+    method == Method::HEAD
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+}
+
+/// Gives the head of a response that has no body the length it should declare: none, or what GET would send, where that is known
+/// (RFC 9110, section 9.3.2).
+pub(crate) fn fit_length(method: &Method, head: &mut Response<()>, length: Option<u64>) {
+    let status = head.status();
+    if status.is_informational() || status == StatusCode::NO_CONTENT {
+        head.headers_mut().remove(CONTENT_LENGTH);
+    } else if method == Method::HEAD
+        && let Some(length) = length
+        && status != StatusCode::NOT_MODIFIED
+        && !head.headers().contains_key(CONTENT_LENGTH)
+    {
+        head.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+}

@@ -1,0 +1,143 @@
+//! Blocking a thread until something async is ready: the thread polls it itself.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio::task::coop;
+
+use crate::error::{Error, Kind};
+use crate::parker::{Parker, Watch};
+use crate::pool::{is_worker, lend};
+use crate::sync::local;
+
+/// More than the operations that tokio lets a task do in one go (128).
+const BEYOND_BUDGET: usize = 256;
+
+local! {
+    /// Whether this thread polls something in [`Wait::until`].
+    static POLLING: Cell<bool> = Cell::new(false);
+}
+
+/// Why a wait ended before what it waited for was ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The response is wanted no more.
+    Closed,
+    TimedOut,
+    /// Nobody is left who could wake the thread.
+    Stuck,
+    /// The thread belongs to an async task.
+    InsideAsync,
+}
+
+/// How to wait.
+#[derive(Default)]
+pub(crate) struct Wait<'a> {
+    /// Tells when the response is wanted no more.
+    pub(crate) watch: Option<&'a Arc<dyn Watch>>,
+    /// Counted from the first poll that was not ready.
+    pub(crate) timeout: Option<Duration>,
+    /// Whether a worker lends its place meanwhile: what it waits for may need a worker itself.
+    pub(crate) lends: bool,
+}
+
+impl Wait<'_> {
+    /// Polls until ready. The calling thread sleeps in between; what wakes the polled thing wakes it.
+    pub(crate) fn until<T>(self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Result<T, Ended> {
+        let parker = Parker::current();
+        let mut cx = Context::from_waker(parker.waker());
+        if let Poll::Ready(value) = in_place(|| poll(&mut cx)) {
+            return Ok(value);
+        }
+        if is_inside_async() {
+            return Err(Ended::InsideAsync);
+        }
+        let mut rest = || self.sleep_until(&parker, || in_place(|| poll(&mut cx)));
+        if self.lends { lend(rest) } else { rest() }
+    }
+
+    fn sleep_until<T>(&self, parker: &Parker, mut poll: impl FnMut() -> Poll<T>) -> Result<T, Ended> {
+        // A deadline that is too far away to be told is none.
+        let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            if self.watch.is_some_and(|watch| !watch.watch(parker.waker())) {
+                return Err(Ended::Closed);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(Ended::TimedOut);
+            }
+            if deadline.is_none() && parker.is_alone() {
+                return Err(Ended::Stuck);
+            }
+            parker.park_until(deadline);
+            if let Poll::Ready(value) = poll() {
+                return Ok(value);
+            }
+        }
+    }
+}
+
+/// An error if the calling thread belongs to an async task: to block it would keep that task, and maybe all that its runtime does, from going on.
+pub(crate) fn may_block() -> Result<(), Error> {
+    if is_inside_async() { Err(Ended::InsideAsync.into()) } else { Ok(()) }
+}
+
+/// Whether the calling thread polls a task.
+///
+/// A runtime's handle alone says nothing: threads of `spawn_blocking` and those inside `Handle::enter` have it too, and may block. tokio gives those that
+/// poll, and no others, a budget of operations. It is spent here, as far as it goes, and given back.
+fn is_inside_async() -> bool {
+    if POLLING.with(Cell::get) {
+        return true;
+    }
+    if is_worker() || Handle::try_current().is_err() {
+        return false;
+    }
+    let mut cx = Context::from_waker(Waker::noop());
+    // Each is given back by its drop, the last one first.
+    let mut spent = Vec::with_capacity(BEYOND_BUDGET);
+    while spent.len() < BEYOND_BUDGET {
+        let Poll::Ready(one) = coop::poll_proceed(&mut cx) else {
+            break;
+        };
+        spent.push(one);
+    }
+    let bounded = spent.len() < BEYOND_BUDGET;
+    while spent.pop().is_some() {}
+    bounded
+}
+
+/// Runs a poll, during which the thread counts as one that must not block.
+fn in_place<T>(poll: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            POLLING.with(|polling| polling.set(self.0));
+        }
+    }
+
+    let _restore = Restore(POLLING.with(|polling| polling.replace(true)));
+    poll()
+}
+
+impl From<Ended> for Error {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Closed => Self::new(Kind::Disconnected, "the response is wanted no more"),
+            Ended::TimedOut => {
+                Self::new(Kind::TimedOut, "no byte of the request's body came within read_timeout")
+            }
+            Ended::Stuck => Self::new(
+                Kind::Stuck,
+                "what this thread waits for can never wake it: it kept no waker, and is not ready",
+            ),
+            Ended::InsideAsync => Self::new(
+                Kind::InsideAsync,
+                "a blocking call inside an async task; use spawn_blocking, or await the service itself",
+            ),
+        }
+    }
+}

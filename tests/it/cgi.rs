@@ -1,0 +1,1 @@
+//! The CGI gateway, driven by hand and by real web servers.

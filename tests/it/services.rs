@@ -1,0 +1,1 @@
+//! Services of other crates as sync handlers.
