@@ -8,6 +8,8 @@
 //! `WsgiService`. All of them run in this process, one at a time under load, in interleaved rounds; each figure is a
 //! median over the rounds with the lowest and the highest, and ratios are taken within a round.
 
+mod support;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -20,6 +22,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tower::{Service, ServiceExt};
 use tower_wsgi::{Body, Input, WsgiService};
+
+use crate::support::{argument, table};
 
 const HELLO: &str = "Hello World!";
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
@@ -199,25 +203,4 @@ where
         start.elapsed().as_nanos() as f64 / count as f64
     });
     runtime.block_on(task).expect("no panic")
-}
-
-/// Prints medians with their range, and the median of the ratios to the first column within each round.
-fn table(title: &str, names: &[&str], columns: &[Vec<f64>]) {
-    println!("{title}");
-    for (name, column) in names.iter().zip(columns) {
-        let ratios = column.iter().zip(&columns[0]).map(|(value, base)| value / base);
-        let (low, middle, high) = spread(column.clone());
-        let (_, ratio, _) = spread(ratios.collect());
-        println!("  {name:<16} {middle:>10.1}  ({low:.1} to {high:.1})  x {ratio:.2}");
-    }
-}
-
-fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    (values[0], values[values.len() / 2], values[values.len() - 1])
-}
-
-fn argument(name: &str, default: u64) -> u64 {
-    let mut arguments = std::env::args().skip_while(|argument| argument != name);
-    arguments.nth(1).and_then(|value| value.parse().ok()).unwrap_or(default)
 }

@@ -289,8 +289,12 @@ impl Input {
             return self.take(frame).map(drop);
         }
         let watch = self.watch.clone();
-        let wait =
-            Wait { watch: watch.as_ref(), timeout: self.read_timeout, lends: self.role == Role::Response };
+        let wait = Wait {
+            watch: watch.as_ref(),
+            timeout: self.read_timeout,
+            lends: self.role == Role::Response,
+            asked: false,
+        };
         let waited = wait.until(|cx| {
             let polled = self.poll_fill(cx);
             let no_news = self.current.is_empty() && matches!(self.state, State::Open);

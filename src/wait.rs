@@ -42,6 +42,8 @@ pub(crate) struct Wait<'a> {
     pub(crate) timeout: Option<Duration>,
     /// Whether a worker lends its place meanwhile: what it waits for may need a worker itself.
     pub(crate) lends: bool,
+    /// Whether the caller asked [`may_block`] already.
+    pub(crate) asked: bool,
 }
 
 impl Wait<'_> {
@@ -52,7 +54,7 @@ impl Wait<'_> {
         if let Poll::Ready(value) = in_place(|| poll(&mut cx)) {
             return Ok(value);
         }
-        if is_inside_async() {
+        if !self.asked && is_inside_async() {
             return Err(Ended::InsideAsync);
         }
         let mut rest = || self.sleep_until(&parker, || in_place(|| poll(&mut cx)));

@@ -276,7 +276,7 @@ where
                 poll_fn(|cx| service.poll_ready(cx)).await?;
                 service.call(request).await
             });
-            let wait = Wait { watch: watch.as_ref(), lends: true, ..Wait::default() };
+            let wait = Wait { watch: watch.as_ref(), lends: true, asked: true, ..Wait::default() };
             wait.until(|cx| response.as_mut().poll(cx))
         });
         let response = match response {
