@@ -1,5 +1,6 @@
-//! Tower layers that join synchronous and asynchronous HTTP code.
+//! Tower layers that join synchronous and asynchronous HTTP code, in both directions.
 //!
+//! # Async to sync
 //! A synchronous handler ([`SyncHandler`]: any `Fn(Request<Input>) -> Response<Output>`) becomes a tower service that axum, hyper and every other tower stack can
 //! use, with its body streamed both ways and its work on a bounded pool of threads:
 //!
@@ -17,21 +18,93 @@
 //!     .layer(WsgiLayer::new(legacy).at("/legacy"));
 //! ```
 //!
+//! # Sync to async
+//! An async service (an axum router, any tower stack) becomes a synchronous handler, which a CGI program, a blocking server, a worker or a plain test calls like
+//! a function. The calling thread polls it in place:
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use http::Request;
+//! use tower_wsgi::{AsgiHandler, Input, SyncHandler};
+//!
+//! let router = Router::<()>::new().route("/", get(|| async { "Hello World!" }));
+//! let handler = AsgiHandler::new(router);
+//!
+//! let response = handler.call(Request::get("/").body(Input::empty())?)?;
+//! assert_eq!(std::io::read_to_string(response.into_body().into_reader())?, "Hello World!");
+//! # Ok::<(), tower_wsgi::BoxError>(())
+//! ```
+//!
+//! # What there is
 //! | | |
 //! | --- | --- |
-//! | [`WsgiLayer`] | the layer: in front of a service, or around a handler |
-//! | [`WsgiService`] | the service that a handler becomes |
+//! | [`WsgiLayer`], [`AsgiLayer`] | the layers: each in front of what is inside, or around it |
+//! | [`WsgiService`], [`AsgiHandler`] | the service that a handler becomes, the handler that a service becomes |
 //! | [`SyncHandler`] | a synchronous application |
+//! | [`sync_fn`] | a synchronous middleware |
+//! | [`Next`] | the service inside the layer, called from synchronous code |
 //! | [`Input`], [`Output`], [`Writer`] | the request's and the response's body on the synchronous side |
 //! | [`Body`] | the body on the asynchronous side |
 //! | [`Environ`], [`Variables`] | the request as CGI and WSGI describe it |
 //! | [`Scope`] | the request as ASGI describes it |
-//! | [`Next`] | the service inside the layer, called from synchronous code |
+//! | [`BackgroundTasks`] | work that outlives its response, known to the synchronous host |
 //! | [`WorkerPool`] | the threads |
+//! | [`gateway`] | synchronous hosts: CGI, and what others need |
 //!
 //! # Two sides
 //! The *async side* is where futures are polled; nothing of this crate blocks it. The *sync side* is a worker thread, inside the caller's runtime and
 //! `tracing` span, where everything may block: the handler, its reads, the iterators and readers it returns, and the drop of all of these.
+//!
+//! # Order across the boundary
+//! Layers run in the order in which they are written, whatever side they are on, and a whole stack reads top to bottom:
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use http::{Request, Response};
+//! use tower::ServiceBuilder;
+//! use tower_http::{compression::CompressionLayer, trace::TraceLayer};
+//! use tower_wsgi::{AsgiLayer, BoxError, Environ, Input, Output, Scope, SyncHandler, WsgiLayer, sync_fn};
+//!
+//! /// A sync middleware: looks a session up, blocking, and tells the inside who it is.
+//! fn session(mut request: Request<Input>, next: &dyn SyncHandler) -> Result<Response<Output>, BoxError> {
+//!     let mut environ = Environ::of(&request);
+//!     environ.set("REMOTE_USER", "alice");
+//!     request.extensions_mut().insert(environ);
+//!     next.call(request)
+//! }
+//!
+//! async fn who(request: axum::extract::Request) -> String {
+//!     let scope = Scope::of(&request);
+//!     let user = scope.environ().and_then(|environ| environ.get("REMOTE_USER"));
+//!     String::from_utf8_lossy(user.unwrap_or(b"nobody")).into_owned()
+//! }
+//!
+//! let service = ServiceBuilder::new()
+//!     .layer(TraceLayer::new_for_http())         // async
+//!     .layer(WsgiLayer::adapter().workers(15))   // async -> sync
+//!     .layer(sync_fn(session))                   // sync
+//!     .layer(AsgiLayer::adapter())               // sync -> async
+//!     .layer(CompressionLayer::new())            // async
+//!     .service(Router::<()>::new().route("/who", get(who)));
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! # use http_body_util::BodyExt;
+//! # use tower::ServiceExt;
+//! # let response = service.oneshot(Request::get("/who").body(tower_wsgi::Body::empty()).unwrap()).await.unwrap();
+//! # assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "alice");
+//! # });
+//! ```
+//!
+//! | what a layer sees | on the async side | on the sync side |
+//! | --- | --- | --- |
+//! | the request's view | [`Scope`]: [`Scope::of`] | [`Environ`]: [`Environ::of`], and no `Scope` extension |
+//! | the side around it | [`Scope::environ`], where it came from a sync side | [`Environ::scope`], as it was before this side's mounts |
+//! | method, URI, headers, other extensions | as the layers outside left them | the same |
+//! | the request's body | [`Body`], polled | [`Input`], read |
+//! | status, headers, extensions of the response | as the layers inside left them | the same, but for hop-by-hop headers that the crossing out drops |
+//! | the response's body | [`Body`], polled | [`Output`], opaque; [`Output::into_reader`] reads it |
+//! | a failure inside | a 500 (or what [`Error::status`] says) with the [`Error`] as an extension, once it crossed to here | an `Err`, or the inner async side's own response |
+//! | `tracing`'s span, the runtime's handle | the task's | the same |
+//! | what cancels it | its future is dropped | [`Environ::is_disconnected`]; reads and writes fail |
 //!
 //! # What a handler can rely on
 //! - A read that returns `Ok(0)` is at the true end of the body. A client that vanished, or sent another length than it declared, is an error.

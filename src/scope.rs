@@ -9,7 +9,7 @@ use http::uri::Scheme;
 use http::{Method, Request, Uri, Version};
 
 use crate::environ::Environ;
-use crate::view::{View, decode};
+use crate::view::{View, decode, tell_axum};
 
 /// The request as the asynchronous side sees it: an ASGI HTTP scope, as a request extension.
 ///
@@ -70,6 +70,7 @@ impl Scope {
         let carried = request.extensions_mut().remove::<Environ>();
         let mut environ = carried.unwrap_or_else(|| Environ::of(request));
         environ.view.rewrite(request);
+        tell_axum(request, &environ.view);
         let scope = Self { view: environ.view.clone(), environ: Some(Arc::new(environ)) };
         request.extensions_mut().insert(scope);
     }

@@ -159,6 +159,23 @@ fn client<B>(request: &Request<B>) -> Option<SocketAddr> {
     info.map(|info| info.0)
 }
 
+/// Tells axum's extractors what the view knows, where nobody else did.
+#[cfg(feature = "axum")]
+pub(crate) fn tell_axum<B>(request: &mut Request<B>, view: &View) {
+    use axum::extract::{ConnectInfo, OriginalUri};
+
+    let extensions = request.extensions_mut();
+    if let Some(client) = view.client {
+        extensions.get_or_insert_with(|| ConnectInfo(client));
+    }
+    if !view.root.is_empty() {
+        extensions.get_or_insert_with(|| OriginalUri(view.uri.clone()));
+    }
+}
+
+#[cfg(not(feature = "axum"))]
+pub(crate) fn tell_axum<B>(_: &mut Request<B>, _: &View) {}
+
 #[cfg(not(feature = "axum"))]
 fn original_uri<B>(_: &Request<B>) -> Option<&Uri> {
     None

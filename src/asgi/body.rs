@@ -1,10 +1,12 @@
 //! A response's body that still needs its runtime, or whose end waits for background tasks.
 
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::SizeHint;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 use super::background::BackgroundTasks;
@@ -14,8 +16,8 @@ use crate::error::BoxError;
 /// Where the body is.
 enum Stage {
     Body(Body),
-    /// The body has ended; tasks run.
-    Tasks(Option<Pin<Box<Sleep>>>),
+    /// The body has ended, but for its trailers; tasks run.
+    Tasks(Option<HeaderMap>, Option<Pin<Box<Sleep>>>),
     Over,
 }
 
@@ -30,22 +32,23 @@ impl Backed {
         Self { stage: Stage::Body(body), tasks }
     }
 
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Stage::Tasks(timer) = &mut self.stage else {
+    /// Ready when the end may be told.
+    fn poll_tasks(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Stage::Tasks(_, timer) = &mut self.stage else {
             return Poll::Ready(());
         };
         if self.tasks.poll_done(cx).is_ready() {
             self.tasks.release();
-        } else if let Some(wait_time) = self.tasks.wait_time() {
-            if !wait_time.is_zero() {
-                let timer = timer.get_or_insert_with(|| Box::pin(sleep(wait_time)));
-                ready!(timer.as_mut().poll(cx));
-            }
-            self.tasks.cancel();
-        } else {
-            return Poll::Pending;
+            return Poll::Ready(());
         }
-        self.stage = Stage::Over;
+        let Some(wait_time) = self.tasks.wait_time() else {
+            return Poll::Pending;
+        };
+        if !wait_time.is_zero() {
+            let timer = timer.get_or_insert_with(|| Box::pin(sleep(wait_time)));
+            ready!(timer.as_mut().poll(cx));
+        }
+        self.tasks.cancel();
         Poll::Ready(())
     }
 }
@@ -58,20 +61,28 @@ impl http_body::Body for Backed {
         let runtime = self.tasks.runtime().clone();
         let _runtime = runtime.enter();
         if let Stage::Body(body) = &mut self.stage {
-            if let Some(frame) = ready!(Pin::new(body).poll_frame(cx)) {
-                return Poll::Ready(Some(frame));
-            }
+            let trailers = match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_trailers() {
+                    Ok(trailers) => Some(trailers),
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => None,
+            };
             // What the body held is free before its end is told.
-            self.stage = Stage::Tasks(None);
+            self.stage = Stage::Tasks(trailers, None);
         }
-        ready!(self.poll_end(cx));
-        Poll::Ready(None)
+        ready!(self.poll_tasks(cx));
+        match mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Tasks(Some(trailers), _) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            _ => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.stage {
             Stage::Body(body) => body.is_end_stream() && !self.tasks.may_run(),
-            Stage::Tasks(_) => false,
+            Stage::Tasks(..) => false,
             Stage::Over => true,
         }
     }
@@ -79,7 +90,7 @@ impl http_body::Body for Backed {
     fn size_hint(&self) -> SizeHint {
         match &self.stage {
             Stage::Body(body) => body.size_hint(),
-            Stage::Tasks(_) | Stage::Over => SizeHint::with_exact(0),
+            Stage::Tasks(..) | Stage::Over => SizeHint::with_exact(0),
         }
     }
 }

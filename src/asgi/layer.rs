@@ -170,19 +170,6 @@ impl AsgiLayer<Adapter> {
 }
 
 impl<S, B> AsgiLayer<S, B> {
-    /// Mounts the service at `prefix`: requests outside it go to the inner handler untouched. The service sees the rest of the path as its URI and the
-    /// prefix in [`Scope::root_path`].
-    ///
-    /// The prefix is compared as in [`WsgiLayer::at`](crate::WsgiLayer::at): `/api` does not own `/apiary`.
-    ///
-    /// # Panics
-    /// If `prefix` does not start with a slash, or is not the path of a URI.
-    #[must_use]
-    pub fn at(mut self, prefix: &str) -> Self {
-        self.prefix = prefix_of(prefix);
-        self
-    }
-
     /// Polls the service inside this runtime, of either flavour; see [`AsgiHandler`] for which one it is otherwise.
     #[must_use]
     pub fn runtime(mut self, runtime: Handle) -> Self {
@@ -193,7 +180,7 @@ impl<S, B> AsgiLayer<S, B> {
     /// How long the end of a response waits for the request's [`BackgroundTasks`], counted from the end of the body, or from its drop; then they are cancelled. By default the wait
     /// takes as long as they do. Zero cancels them at the end of the body.
     ///
-    /// The runtime needs its time driver: without it, reading the end of such a body panics.
+    /// The runtime needs its time driver: without it, the read that would wait fails.
     #[must_use]
     pub fn wait_time(mut self, wait_time: Duration) -> Self {
         self.settings.wait_time = Some(wait_time);
@@ -222,6 +209,24 @@ impl<S, B> AsgiLayer<S, B> {
     pub fn request_body<T>(self) -> AsgiLayer<S, T> {
         let Self { service, prefix, settings, .. } = self;
         AsgiLayer { service, prefix, settings, takes: PhantomData }
+    }
+}
+
+impl<S, B> AsgiLayer<S, B>
+where
+    S: Service<Request<B>>,
+{
+    /// Mounts the service at `prefix`: requests outside it go to the inner handler untouched. The service sees the rest of the path as its URI and the
+    /// prefix in [`Scope::root_path`].
+    ///
+    /// The prefix is compared as in [`WsgiLayer::at`](crate::WsgiLayer::at): `/api` does not own `/apiary`.
+    ///
+    /// # Panics
+    /// If `prefix` does not start with a slash, or is not the path of a URI.
+    #[must_use]
+    pub fn at(mut self, prefix: &str) -> Self {
+        self.prefix = prefix_of(prefix);
+        self
     }
 }
 
@@ -262,7 +267,7 @@ where
 {
     fn call(&self, request: Request<Input>) -> Result<Response<Output>, BoxError> {
         may_block()?;
-        let (runtime, is_current) = runtime::find(self.settings.runtime.as_ref()).map_err(|error| {
+        let (runtime, stays) = runtime::find(self.settings.runtime.as_ref()).map_err(|error| {
             Error::with_source(Kind::Overloaded, "no runtime could be started for a service", error)
         })?;
         let watch = request.extensions().get().and_then(Environ::watch).cloned();
@@ -292,7 +297,7 @@ where
             }
         };
         Ok(response.map(|body| {
-            let needs_runtime = !(is_current || body.is_inert() || body.is_end_stream());
+            let needs_runtime = !(stays || body.is_inert() || body.is_end_stream());
             let body =
                 if needs_runtime || tasks.may_run() { Body::new(Backed::new(body, tasks)) } else { body };
             Output { watch, ..Output::from(body) }
@@ -309,7 +314,9 @@ where
         if split(request.uri().path(), &self.prefix).is_none() {
             return self.inner.call(request);
         }
-        Environ::shift(&mut request, &self.prefix);
+        if !self.prefix.is_empty() {
+            Environ::shift(&mut request, &self.prefix);
+        }
         self.outer.call(request)
     }
 }

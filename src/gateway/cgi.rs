@@ -156,13 +156,16 @@ fn send(response: Response<Input>, output: &mut impl Write) -> Result<(), Error>
         text.clear();
     }
     loop {
-        let chunk = body.chunk().map_err(|error| {
-            let error = Error::handler(error.into());
-            report(&error);
-            error
-        })?;
-        let Some(chunk) = chunk else {
-            break;
+        let chunk = match body.chunk() {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => break,
+            Err(error) => {
+                // What came before it is the client's to see.
+                output.write_all(&text).and_then(|()| output.flush()).map_err(gone)?;
+                let error = Error::handler(error.into());
+                report(&error);
+                return Err(error);
+            }
         };
         if text.is_empty() {
             output.write_all(&chunk).map_err(gone)?;

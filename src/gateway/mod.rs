@@ -22,7 +22,7 @@ pub mod cgi;
 use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response};
 
-use crate::error::{Error, guard};
+use crate::error::{Error, Kind, guard};
 use crate::handler::SyncHandler;
 use crate::input::Input;
 use crate::output::{Output, OutputKind};
@@ -69,8 +69,16 @@ fn prepare(method: &Method, response: Response<Output>) -> Result<Response<Input
         let body = if is_empty { output } else { guard(|| drop(output)).map(|()| Output::empty())? };
         return Ok(head.map(|()| body.into_reader()));
     }
-    if let Some(length) = length.filter(|_| declared.is_none() && output.trailers.is_none()) {
-        head.headers_mut().insert(CONTENT_LENGTH, length.into());
+    match (declared, length) {
+        (None, Some(length)) if output.trailers.is_none() => {
+            head.headers_mut().insert(CONTENT_LENGTH, length.into());
+        }
+        (Some(declared), Some(length)) if length < declared => {
+            let message =
+                format!("the response's body has {length} bytes, its Content-Length says {declared}");
+            return Err(Error::new(Kind::Length, message));
+        }
+        _ => {}
     }
     let runs_here = matches!(output.kind, OutputKind::Source(_) | OutputKind::Write(_));
     let is_forward = matches!(output.kind, OutputKind::Forward(_));
