@@ -117,7 +117,7 @@
 //! - A failure before the first byte is a clean 500, too much load a 503 with `Retry-After`, at once.
 //!
 //! # Features
-//! - `axum` (default): reads the client's address and nested prefixes from axum's `ConnectInfo` and `OriginalUri`, and turns
+//! - `axum` (default): reads the client's address and nested prefixes from axum's `ConnectInfo` and `OriginalUri`, tells them to axum's extractors on the way back, and turns
 //!   [`Body`] into `axum::body::Body`. Without it, [`Scope`] carries them.
 
 mod asgi;
