@@ -18,9 +18,7 @@ use axum::routing::get;
 use http::{Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
-use tower_wsgi::{
-    AsgiLayer, BoxError, Environ, Input, Output, Scope, SyncHandler, WsgiLayer, WsgiService,
-};
+use tower_wsgi::{AsgiLayer, BoxError, Environ, Input, Output, Scope, SyncHandler, WsgiLayer, WsgiService};
 
 /// The synchronous application.
 fn wsgi_app(request: Request<Input>) -> Response<Output> {

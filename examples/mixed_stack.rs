@@ -60,10 +60,7 @@ fn timing(request: Request<Input>, next: &dyn SyncHandler) -> Result<Response<Ou
 }
 
 /// Tells the application who is asking, by a variable of the environ.
-fn authenticate(
-    mut request: Request<Input>,
-    next: &dyn SyncHandler,
-) -> Result<Response<Output>, BoxError> {
+fn authenticate(mut request: Request<Input>, next: &dyn SyncHandler) -> Result<Response<Output>, BoxError> {
     let credentials = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = credentials.and_then(|credentials| credentials.strip_prefix("Bearer "));
     if let Some(user) = token.and_then(user_of) {
