@@ -6,7 +6,7 @@
 //! curl http://127.0.0.1:3000/slow
 //! ```
 //!
-//! Threads do not survive a fork. An [`AsgiHandler`] has none until it is first called, so that each child starts a runtime of its own, and timers and tasks work there.
+//! The parent has one thread, and has to: others would not survive a fork. An [`AsgiHandler`] has none until it is first called, so that each child starts a runtime of its own, and timers and tasks work there.
 //!
 //! A child that ends is replaced. When the parent ends, whatever ended it, its side of a pipe closes, and the children end too.
 //!
