@@ -8,12 +8,12 @@
 //! curl http://127.0.0.1:3000/say -d 'hello'
 //! ```
 //!
-//! The adapter is [`serve`] and what it calls: a request is made of tiny_http's, [`gateway::respond`] has it answered, and the response is sent, all on one thread.
+//! The adapter is [`serve`] and what it calls: a request is made of `tiny_http`'s, [`gateway::respond`] has it answered, and the response is sent, all on one thread.
 //!
-//! A body that is whole, or that an HTTP/1.0 client gets, is sent by tiny_http. All others are sent from here, in chunks, as they come: tiny_http would gather 8 KiB first, and end the body as if it were
+//! A body that is whole, or that an HTTP/1.0 client gets, is sent by `tiny_http`. All others are sent from here, in chunks, as they come: `tiny_http` would gather 8 KiB first, and end the body as if it were
 //! whole when its reader fails. It lets nobody cut a connection, so a body that breaks off is followed by what is no chunk; every client takes that for the error it is.
 //!
-//! # What tiny_http cannot do
+//! # What `tiny_http` cannot do
 //! - It tells nobody that a client left: a handler learns it when its response's body is asked for no more.
 //! - The request's body is gone when the response begins, and a response waits for a read of it that is under way. Before a body is sent in chunks, what is left of the request's is read and
 //!   thrown away.
@@ -85,7 +85,7 @@ fn answer(server: &Server, handler: &impl SyncHandler, request: tiny_http::Reque
     send(request, response)
 }
 
-/// What tiny_http knows of a request, in other words.
+/// What `tiny_http` knows of a request, in other words.
 fn head_of(request: &tiny_http::Request, server: Option<SocketAddr>) -> Result<Request<()>, http::Error> {
     let mut head = Request::builder().method(request.method().as_str()).uri(request.url()).version(
         match *request.http_version() {
