@@ -144,12 +144,23 @@ impl Client {
 
     /// Sends a request, with a `Content-Length` if it has a body, and reads its response.
     pub(super) fn ask(&mut self, method: &str, path: &str, headers: &[&str], body: &str) -> Reply {
+        self.try_ask(method, path, headers, body).expect("a whole response")
+    }
+
+    /// The same where the server may be about to end.
+    pub(super) fn try_ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[&str],
+        body: &str,
+    ) -> io::Result<Reply> {
         let mut request = head(method, path, headers);
         if !body.is_empty() {
             write!(request, "Content-Length: {}\r\n", body.len()).expect("a string");
         }
-        self.send(request + "\r\n" + body);
-        self.reply(method).expect("a whole response")
+        self.0.get_mut().write_all((request + "\r\n" + body).as_bytes())?;
+        self.reply(method)
     }
 
     /// Reads a response.
