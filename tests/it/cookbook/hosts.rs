@@ -1,5 +1,6 @@
 //! The synchronous hosts.
 
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use http::{Request, Response};
@@ -14,6 +15,7 @@ use crate::support::PATIENCE;
 /// An upload of 20 MiB, in pieces.
 const PIECE: &[u8] = &[b'x'; 64 * 1024];
 const PIECES: usize = 320;
+static DIGEST: LazyLock<String> = LazyLock::new(|| sha256(PIECE, PIECES));
 
 /// More memory than this, in KiB, and not even half of a large body was streamed.
 const BOUND: u64 = 10 * 1024;
@@ -74,7 +76,7 @@ fn hosts_take_large_uploads_in_little_memory() {
                 client.send(PIECE);
             }
             let reply = client.reply("POST").expect("a response");
-            assert_eq!(reply.text(), sha256(PIECE, PIECES));
+            assert_eq!(reply.text(), *DIGEST);
 
             client.send(head("POST", "/sha256", &["Transfer-Encoding: chunked"]) + "\r\n");
             for _ in 0..PIECES {
@@ -84,7 +86,7 @@ fn hosts_take_large_uploads_in_little_memory() {
             }
             client.send("0\r\n\r\n");
             let reply = client.reply("POST").expect("a response");
-            assert_eq!(reply.text(), sha256(PIECE, PIECES));
+            assert_eq!(reply.text(), *DIGEST);
         });
         assert_eq!(client.ask("GET", "/", &[], "").status, 200);
     });
@@ -113,11 +115,9 @@ fn hosts_ask_for_a_body_that_waits_to_be_asked_for() {
 fn hosts_read_past_a_body_that_nobody_wanted() {
     with_each(|example| {
         let mut client = example.connect();
-        bounded(example, || {
-            let body = "x".repeat(1024 * 1024);
-            assert_eq!(client.ask("POST", "/", &[], &body).status, 405);
-            assert_eq!(client.ask("GET", "/", &[], "").text(), "Hello from async!\n");
-        });
+        let body = "x".repeat(1024 * 1024);
+        assert_eq!(client.ask("POST", "/", &[], &body).status, 405);
+        assert_eq!(client.ask("GET", "/", &[], "").text(), "Hello from async!\n");
     });
 }
 

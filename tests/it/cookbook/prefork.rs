@@ -53,7 +53,7 @@ fn prefork_replaces_a_child_that_ended() {
 #[test]
 fn prefork_leaves_no_children_behind() {
     with("prefork", &[], |example| {
-        let seen = children(example);
+        children(example);
         example.kill();
         // The listener is open as long as any of them is.
         let deadline = Instant::now() + PATIENCE;
