@@ -4,7 +4,7 @@
 //! cargo run --example rouille_host
 //! curl http://127.0.0.1:3000/
 //! curl http://127.0.0.1:3000/sha256 -T Cargo.lock -X POST
-//! curl http://127.0.0.1:3000/numbers/1000000 | tail -1
+//! curl http://127.0.0.1:3000/rows/100000 | wc
 //! ```
 //!
 //! What is lent cannot be put into an [`Input`], which owns what it reads from. So the handler runs on a thread of its own, and asks the one that has the request for each piece of the body.
@@ -155,7 +155,7 @@ fn router() -> Router {
     Router::new()
         .route("/", get(|| async { "Hello from async!\n" }))
         .route("/sha256", post(sha256))
-        .route("/numbers/{last}", get(numbers))
+        .route("/rows/{count}", get(rows))
         .route("/old", get(|| async { Redirect::permanent("/") }))
         .route("/cookies", get(cookies))
         .route("/broken", get(broken))
@@ -179,9 +179,9 @@ async fn cookies(headers: HeaderMap) -> impl IntoResponse {
     (AppendHeaders(set), format!("{sent}\n"))
 }
 
-/// A body that is made as it is read.
-async fn numbers(Path(last): Path<u64>) -> Body {
-    Body::new(Pieces((1..=last).map(|n| Ok(format!("{n}\n")))))
+/// A body that is made as it is read, in rows of 1 KiB.
+async fn rows(Path(count): Path<u64>) -> Body {
+    Body::new(Pieces((1..=count).map(|n| Ok(format!("{n:>1023}\n")))))
 }
 
 /// A body that breaks off.
