@@ -1,1 +1,6 @@
-//! The examples, run as they are.
+//! The examples, run as they are: each as a process of its own, over real sockets.
+
+mod example;
+mod hosts;
+mod prefork;
+mod stacks;
