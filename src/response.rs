@@ -21,10 +21,9 @@ pub(crate) fn plain_response(method: &Method, status: StatusCode, error: &Error)
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    if method == Method::HEAD {
-        // Over HTTP/2 hyper would send the body.
-        headers.insert(CONTENT_LENGTH, text.len().into());
-    } else {
+    headers.insert(CONTENT_LENGTH, text.len().into());
+    // Over HTTP/2 hyper would send the body of a response to HEAD.
+    if method != Method::HEAD {
         *response.body_mut() = text.into();
     }
     response.extensions_mut().insert(error.clone());
@@ -117,7 +116,8 @@ pub(crate) fn fit_length(method: &Method, head: &mut Response<()>, length: Optio
     if status.is_informational() || status == StatusCode::NO_CONTENT {
         head.headers_mut().remove(CONTENT_LENGTH);
     } else if method == Method::HEAD
-        && let Some(length) = length
+        // Whoever empties a body for HEAD tells nothing of GET's.
+        && let Some(length) = length.filter(|length| *length > 0)
         && status != StatusCode::NOT_MODIFIED
         && !head.headers().contains_key(CONTENT_LENGTH)
     {
