@@ -53,6 +53,7 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Interval, interval};
 use tower_wsgi::gateway::cgi;
 use tower_wsgi::{AsgiHandler, BackgroundTasks, Scope, Variables};
@@ -150,6 +151,8 @@ async fn note(
     let file = scope.environ().and_then(|environ| environ.get("NOTE_FILE"));
     let file = file.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
     let file = PathBuf::from(OsStr::from_bytes(file));
+    // lighttpd sends this signal to a program whose response it has in full, by its length. From here on it ends nothing.
+    let _ = signal(SignalKind::terminate());
     background.spawn(async move {
         tokio::time::sleep(Duration::from_millis(100)).await;
         if let Err(error) = tokio::fs::write(&file, text).await {

@@ -1,4 +1,4 @@
-//! A FastCGI responder: async and sync code in one program, behind lighttpd, nginx or any web server that speaks FastCGI.
+//! A `FastCGI` responder: async and sync code in one program, behind lighttpd, nginx or any web server that speaks the protocol.
 //!
 //! ```text
 //! cargo run --example fastcgi 127.0.0.1:9000
@@ -44,7 +44,7 @@ use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use tokio::io::{AsyncWrite, BufWriter};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Interval, interval};
 use tokio_fastcgi::{RequestResult, Requests, Role};
@@ -137,17 +137,31 @@ impl http_body::Body for Ticking {
     }
 }
 
-/// Answers the requests of one connection, one after the other: no web server interleaves them.
-async fn serve(stream: TcpStream, app: Router) -> Result<(), BoxError> {
+/// Serves one connection.
+async fn serve(mut stream: TcpStream, app: Router) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
-    let (reader, writer) = stream.into_split();
-    let mut requests = Requests::new(reader, BufWriter::new(writer), u8::MAX, 1);
+    // Not through a buffer: that crate does not flush the record that ends a request.
+    let (reader, writer) = stream.split();
+    let served = answer_all(Requests::new(reader, writer, u8::MAX, 1), app).await;
+    if served.is_err() {
+        // A reset: nginx would take the orderly end of the connection for that of the response. lighttpd does so with either, now and then; where it matters, a
+        // `Content-Length` tells it better.
+        stream.set_zero_linger()?;
+    }
+    served
+}
+
+/// Answers the requests of a connection, one after the other: no web server interleaves them.
+async fn answer_all<R, W>(mut requests: Requests<R, W>, app: Router) -> Result<(), BoxError>
+where
+    R: AsyncRead + Unpin + Send,
+    W: AsyncWrite + Unpin + Send,
+{
     while let Some(request) = requests.next().await? {
         if request.role != Role::Responder {
             request.process(|_| async { RequestResult::UnknownRole }).await?;
             continue;
         }
-        // An error here goes without the record that ends a request. That cuts the connection, and the web server sees that the response is not complete.
         answer(&request, app.clone()).await?;
         request.process(|_| async { RequestResult::Complete(0) }).await?;
     }
