@@ -66,7 +66,7 @@ impl Environ {
                 scope.view.follow(request);
                 Self::from(&scope)
             }
-            None => Self::plain(request),
+            None => Self::of(request),
         };
         environ.watch = Some(watch);
         environ

@@ -73,6 +73,15 @@ impl Error {
         }
     }
 
+    /// What reading a response's body failed with: one of ours stays what it is, unless it only passes on what was wrong with the request.
+    pub(crate) fn body(error: io::Error) -> Self {
+        let own = causes(&error)
+            .take_while(|cause| !is_request_body(*cause))
+            .find_map(|cause| cause.downcast_ref::<Self>())
+            .cloned();
+        own.unwrap_or_else(|| Self::handler(error.into()))
+    }
+
     pub(crate) fn panic(payload: &(dyn Any + Send)) -> Self {
         let message = payload
             .downcast_ref::<&'static str>()
@@ -163,7 +172,7 @@ impl Error {
             Some(source) if find::<Self>(source).is_some_and(Self::is_panic) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Some(source) if find::<BodyError>(source).is_some() => StatusCode::BAD_REQUEST,
+            Some(source) if causes(source).any(is_request_body) => StatusCode::BAD_REQUEST,
             Some(source) if find::<Self>(source).is_some_and(Self::is_timed_out) => {
                 StatusCode::REQUEST_TIMEOUT
             }
@@ -204,16 +213,22 @@ pub(crate) fn guard<R>(code: impl FnOnce() -> R) -> Result<R, Error> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| Error::panic(&*payload))
 }
 
-/// What ended a request's body early, told to each read after it.
+/// What ended a body early, told to each read after it.
 #[derive(Debug)]
 pub(crate) struct BodyError {
     source: Arc<BoxError>,
+    /// Whether it was a request's: the client's fault then.
+    is_request: bool,
 }
 
 impl BodyError {
-    pub(crate) fn new(source: Arc<BoxError>) -> Self {
-        Self { source }
+    pub(crate) fn new(source: Arc<BoxError>, is_request: bool) -> Self {
+        Self { source, is_request }
     }
+}
+
+fn is_request_body(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<BodyError>().is_some_and(|body| body.is_request)
 }
 
 impl fmt::Display for BodyError {
@@ -228,21 +243,23 @@ impl std::error::Error for BodyError {
     }
 }
 
-/// The first error of type `T` in the chain of causes that starts at `error`.
-///
-/// An `io::Error` hides what it wraps from `source()`, which names only the cause of that; both are looked at.
+/// The first error of type `T` among `error` and its causes.
 pub(crate) fn find<'a, T: std::error::Error + 'static>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> Option<&'a T> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<T>() {
-            return Some(found);
-        }
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+    causes(error).find_map(|cause| cause.downcast_ref::<T>())
+}
+
+/// An error and its causes.
+///
+/// An `io::Error` hides what it wraps from `source()`, which names only the cause of that; both are looked at.
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| {
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             Some(inner) => Some(inner),
             None => error.source(),
-        };
-    }
-    None
+        }
+    })
 }

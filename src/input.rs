@@ -68,6 +68,12 @@ enum Role {
     Response,
 }
 
+impl Role {
+    fn failure(self, kind: io::ErrorKind, source: Arc<BoxError>) -> io::Error {
+        io::Error::new(kind, BodyError::new(source, self == Self::Request))
+    }
+}
+
 #[derive(Clone)]
 enum State {
     Open,
@@ -232,9 +238,7 @@ impl Input {
                 Some(trailers) => Body::last(Ok(trailers)),
                 None => Body::empty(),
             },
-            State::Failed(kind, source) => {
-                Body::last(Err(io::Error::new(kind, BodyError::new(source)).into()))
-            }
+            State::Failed(kind, source) => Body::last(Err(self.role.failure(kind, source).into())),
         };
         Body::ahead(chunks, rest)
     }
@@ -268,7 +272,7 @@ impl Input {
                 // A body may end for no other reason than that its connection went, and the response with it.
                 State::End => return self.check_wanted().map(|()| false),
                 State::Failed(kind, source) => {
-                    return Err(io::Error::new(*kind, BodyError::new(source.clone())));
+                    return Err(self.role.failure(*kind, source.clone()));
                 }
             }
         }
@@ -336,7 +340,7 @@ impl Input {
             self.body = Body::empty();
             let source = Arc::new(error);
             self.state = State::Failed(kind, source.clone());
-            io::Error::new(kind, BodyError::new(source))
+            self.role.failure(kind, source)
         })
     }
 

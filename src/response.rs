@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use crate::body::Body;
 use crate::error::{Error, Kind};
+use crate::output::{Output, OutputKind};
 
 /// The plain response for an error: it says no more than its status.
 pub(crate) fn error_response(method: &Method, error: &Error) -> Response<Body> {
@@ -111,13 +112,14 @@ pub(crate) fn is_bodiless(method: &Method, status: StatusCode) -> bool {
 
 /// Gives the head of a response that has no body the length it should declare: none, or what GET would send, where that is known
 /// (RFC 9110, section 9.3.2).
-pub(crate) fn fit_length(method: &Method, head: &mut Response<()>, length: Option<u64>) {
+pub(crate) fn fit_length(method: &Method, head: &mut Response<()>, output: &Output) {
     let status = head.status();
     if status.is_informational() || status == StatusCode::NO_CONTENT {
         head.headers_mut().remove(CONTENT_LENGTH);
     } else if method == Method::HEAD
-        // Whoever empties a body for HEAD tells nothing of GET's.
-        && let Some(length) = length.filter(|length| *length > 0)
+        && let Some(length) = output.length()
+        // axum empties bodies for HEAD: that tells nothing of GET's.
+        && !(length == 0 && matches!(output.kind, OutputKind::Body(_)))
         && status != StatusCode::NOT_MODIFIED
         && !head.headers().contains_key(CONTENT_LENGTH)
     {

@@ -51,8 +51,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// The scope of a request on the async side: the one that it carries, brought up to date with its path, or one made from the request alone.
-    /// On the sync side [`Environ::scope`] has it.
+    /// The scope of a request on the async side: the one that it carries, brought up to date with its path, or one made from the [`Environ`] that a host gave it, or from the
+    /// request alone. On the sync side [`Environ::scope`] has it.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> Self {
         match request.extensions().get::<Self>() {
@@ -61,7 +61,10 @@ impl Scope {
                 scope.view.follow(request);
                 scope
             }
-            None => Self { view: View::of(request), environ: None },
+            None => match request.extensions().get::<Environ>() {
+                Some(environ) => Self::from(environ),
+                None => Self { view: View::of(request), environ: None },
+            },
         }
     }
 

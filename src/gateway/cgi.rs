@@ -37,7 +37,8 @@ const STATUS: HeaderName = HeaderName::from_static("status");
 /// Errors go to standard error, where CGI hosts look for them, one line each, beside what `tracing` is told; the exit code is then a failure.
 ///
 /// # Blocking
-/// Returns when the response is sent and its [`BackgroundTasks`](crate::BackgroundTasks) are done.
+/// Returns when the response is sent and its [`BackgroundTasks`](crate::BackgroundTasks) are done. Some hosts end the program as soon as they have a whole response: lighttpd sends `SIGTERM`. A
+/// program with background tasks has to bear that.
 pub fn run<H: SyncHandler>(handler: H) -> ExitCode {
     let variables: Variables = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_encoded_bytes())))
@@ -132,12 +133,8 @@ fn is_chunked(headers: &HeaderMap) -> bool {
 fn send(response: Response<Input>, output: &mut impl Write) -> Result<(), Error> {
     let gone = |error| Error::with_source(Kind::Disconnected, "the response could not be written", error);
     let (head, mut body) = response.into_parts();
-    let mut text = format!("Status: {}", head.status.as_u16()).into_bytes();
-    if let Some(reason) = head.status.canonical_reason() {
-        text.push(b' ');
-        text.extend_from_slice(reason.as_bytes());
-    }
-    text.extend_from_slice(b"\r\n");
+    let reason = head.status.canonical_reason().unwrap_or_default();
+    let mut text = format!("Status: {} {reason}\r\n", head.status.as_u16()).into_bytes();
     // A header of that name would be the status to a host.
     let headers = head.headers.iter().filter(|(name, _)| *name != STATUS);
     for (name, value) in headers {
@@ -162,7 +159,7 @@ fn send(response: Response<Input>, output: &mut impl Write) -> Result<(), Error>
             Err(error) => {
                 // What came before it is the client's to see.
                 output.write_all(&text).and_then(|()| output.flush()).map_err(gone)?;
-                let error = Error::handler(error.into());
+                let error = Error::body(error);
                 report(&error);
                 return Err(error);
             }

@@ -63,7 +63,7 @@ fn prepare(method: &Method, response: Response<Output>) -> Result<Response<Input
     let declared = check_head(&head)?;
     let length = output.length();
     if is_bodiless(method, head.status()) {
-        fit_length(method, &mut head, length);
+        fit_length(method, &mut head, &output);
         // The end of an empty body may have to be waited for: background tasks hold it.
         let is_empty = matches!(output.kind, OutputKind::Body(_)) && length == Some(0);
         let body = if is_empty { output } else { guard(|| drop(output)).map(|()| Output::empty())? };
@@ -87,7 +87,7 @@ fn prepare(method: &Method, response: Response<Output>) -> Result<Response<Input
         body.declare(length);
     }
     if runs_here || is_forward {
-        body.await_first().map_err(|error| Error::handler(error.into()))?;
+        body.await_first().map_err(Error::body)?;
     }
     Ok(head.map(|()| body))
 }

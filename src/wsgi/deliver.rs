@@ -121,7 +121,7 @@ fn deliver_bodiless<H: SyncHandler>(
     mut head: Response<()>,
     output: Output,
 ) -> Result<(), Error> {
-    fit_length(&call.method, &mut head, output.length());
+    fit_length(&call.method, &mut head, &output);
     guard(|| drop(output))?;
     answer(call, Answer::Response(head.map(|()| Body::empty())));
     Ok(())

@@ -71,7 +71,6 @@ fn a12_a_failure_is_a_500_that_carries_its_error() {
 }
 
 #[test]
-#[ignore = "a failure of the response's body counts as one of the request's: 400, and logged as the client's fault"]
 fn a12_a_body_that_fails_at_once_is_a_500_too() {
     let bodies: [fn() -> Output; 3] = [
         || Output::try_iter([Ok(""), Err("no rows")]),
