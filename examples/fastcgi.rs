@@ -1,7 +1,7 @@
 //! A `FastCGI` responder: async and sync code in one program, behind lighttpd, nginx or any web server that speaks the protocol.
 //!
 //! ```text
-//! cargo run --example fastcgi 127.0.0.1:9000
+//! cargo run --example fastcgi
 //! ```
 //!
 //! lighttpd, where the last line lets responses through as they come:
@@ -26,8 +26,7 @@
 //!
 //! Responses are streamed. Requests are not: the crate `tokio-fastcgi` hands one over when its body is here in full, in memory. The web server should limit it.
 //!
-//! The address is the first argument, or `127.0.0.1` and the port in the environment's `PORT` (default 9000). With port 0 the system picks one. Either way
-//! the address is printed.
+//! Environment: `ADDR` (`127.0.0.1:9000`).
 
 use std::io::{self, Read};
 use std::pin::Pin;
@@ -60,8 +59,7 @@ async fn main() -> Result<(), BoxError> {
         .route("/ticks", get(ticks))
         .layer(WsgiLayer::new(legacy).at("/legacy"));
 
-    let port = std::env::var("PORT").unwrap_or_else(|_| "9000".to_owned());
-    let address = std::env::args().nth(1).unwrap_or_else(|| format!("127.0.0.1:{port}"));
+    let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:9000".into());
     let listener = TcpListener::bind(address).await?;
     println!("listening on {}", listener.local_addr()?);
     loop {

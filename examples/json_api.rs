@@ -7,7 +7,7 @@
 //! curl -i http://127.0.0.1:3000/echo -d '{"message"'
 //! ```
 //!
-//! Environment: `PORT` (3000).
+//! Environment: `ADDR` (`127.0.0.1:3000`).
 
 use std::io;
 
@@ -74,8 +74,8 @@ async fn main() -> Result<(), BoxError> {
     let service =
         ServiceBuilder::new().layer(RequestBodyLimitLayer::new(LIMIT)).service(WsgiService::new(api));
 
-    let port = std::env::var("PORT").unwrap_or_else(|_| "3000".into());
-    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
+    let listener = TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
 
     match std::env::args().nth(1).as_deref() {

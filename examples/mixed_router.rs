@@ -10,7 +10,7 @@
 //!
 //! Both answer the same. What differs is where the crossing is: the async host has a worker only for `/wsgi`, the sync host has one for every request.
 //!
-//! Environment: `PORT` (3000).
+//! Environment: `ADDR` (`127.0.0.1:3000`).
 
 use axum::Router;
 use axum::extract::Request as AsyncRequest;
@@ -63,8 +63,8 @@ async fn main() -> Result<(), BoxError> {
         Some("sync") => Router::new().fallback_service(WsgiService::new(sync_host())),
         Some(other) => return Err(format!("`sync` or `async`, not `{other}`").into()),
     };
-    let port = std::env::var("PORT").unwrap_or_else(|_| "3000".into());
-    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
+    let listener = TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app).await?;
     Ok(())

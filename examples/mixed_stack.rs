@@ -9,7 +9,7 @@
 //! The sync layers in the middle may block: each request has a worker thread there. It polls what is inside of it in place, and it lends its place to other requests
 //! while it waits.
 //!
-//! Environment: `PORT` (3000).
+//! Environment: `ADDR` (`127.0.0.1:3000`).
 
 use std::net::SocketAddr;
 use std::thread;
@@ -42,8 +42,8 @@ async fn main() -> Result<(), BoxError> {
         .layer(CompressionLayer::new()) // async
         .service(router);
 
-    let port = std::env::var("PORT").unwrap_or_else(|_| "3000".into());
-    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
+    let listener = TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
     let app = Router::new().fallback_service(stack);
     axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;

@@ -10,7 +10,7 @@
 //!
 //! A child that ends is replaced. When the parent ends, whatever ended it, its side of a pipe closes, and the children end too.
 //!
-//! Environment: `PORT` (3000), `WORKERS` (2 processes).
+//! Environment: `ADDR` (`127.0.0.1:3000`), `WORKERS` (2 processes).
 
 use std::io::{self, Read};
 use std::net::TcpListener;
@@ -30,9 +30,9 @@ mod tiny_http_host;
 
 fn main() -> Result<(), BoxError> {
     let handler = AsgiHandler::new(router());
-    let port = std::env::var("PORT").unwrap_or_else(|_| "3000".into());
+    let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
     let workers: usize = std::env::var("WORKERS").map_or(Ok(2), |workers| workers.parse())?;
-    let listener = TcpListener::bind(format!("127.0.0.1:{port}"))?;
+    let listener = TcpListener::bind(address)?;
     println!("listening on http://{}", listener.local_addr()?);
 
     // Nothing is ever written: the children wait for its end.

@@ -14,7 +14,7 @@
 //!
 //! rouille stands on `tiny_http`; what the example `tiny_http_host` says of uploads goes for it too.
 //!
-//! Environment: `PORT` (3000).
+//! Environment: `ADDR` (`127.0.0.1:3000`).
 
 use std::io::{self, Read, Seek};
 use std::pin::Pin;
@@ -41,8 +41,8 @@ const IN_MEMORY: usize = 256 * 1024;
 
 fn main() -> Result<(), BoxError> {
     let handler = AsgiHandler::new(router());
-    let port = std::env::var("PORT").unwrap_or_else(|_| "3000".into());
-    let server = rouille::Server::new(format!("127.0.0.1:{port}"), move |request| answer(&handler, request))?;
+    let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
+    let server = rouille::Server::new(address, move |request| answer(&handler, request))?;
     println!("listening on http://{}", server.server_addr());
     server.pool_size(10).run();
     Ok(())

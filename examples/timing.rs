@@ -9,7 +9,7 @@
 //!
 //! The sync middleware is one function, [`timing`]. What it calls is a `&dyn SyncHandler`: a handler of the same sync stack, or [`Next`], behind which an async service is.
 //!
-//! Environment: `PORT` (3000).
+//! Environment: `ADDR` (`127.0.0.1:3000`).
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -79,8 +79,8 @@ async fn main() -> Result<(), BoxError> {
         .route_service("/sync-around-sync", sync_around_sync)
         .route("/sync-around-async", sync_around_async);
 
-    let port = std::env::var("PORT").unwrap_or_else(|_| "3000".into());
-    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
+    let listener = TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app).await?;
     Ok(())

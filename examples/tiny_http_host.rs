@@ -21,7 +21,7 @@
 //! - It reserves memory for all the bytes that a client declares and does not send: one large lie ends the process. Where clients are not to be trusted, it needs a proxy in front
 //!   that takes uploads in full.
 //!
-//! Environment: `PORT` (3000).
+//! Environment: `ADDR` (`127.0.0.1:3000`).
 
 use std::io::{self, Cursor, Read, Write};
 use std::net::SocketAddr;
@@ -46,8 +46,8 @@ use tokio::sync::mpsc;
 use tower_wsgi::{AsgiHandler, BoxError, Input, Scope, SyncHandler, gateway};
 
 fn main() -> Result<(), BoxError> {
-    let port = std::env::var("PORT").unwrap_or_else(|_| "3000".into());
-    let server = Server::http(format!("127.0.0.1:{port}"))?;
+    let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
+    let server = Server::http(address)?;
     println!("listening on http://{}", server.server_addr());
     serve(&server, &AsgiHandler::new(router()), 10);
     Ok(())

@@ -13,7 +13,8 @@ use crate::support::{blocking, soon};
 
 /// Starts the responder on a port that the system picks.
 fn responder() -> (Group, SocketAddr) {
-    let mut group = Group::spawn(Command::new(example("fastcgi")).arg("127.0.0.1:0").stdout(Stdio::piped()));
+    let mut group =
+        Group::spawn(Command::new(example("fastcgi")).env("ADDR", "127.0.0.1:0").stdout(Stdio::piped()));
     let output = group.child().stdout.take().expect("an output");
     let mut line = String::new();
     BufReader::new(output).read_line(&mut line).expect("a line");

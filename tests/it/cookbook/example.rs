@@ -43,7 +43,7 @@ pub(super) fn with(name: &str, arguments: &[&str], test: impl FnOnce(&Example) +
     let path = path(name);
     let mut child = Command::new(&path)
         .args(arguments)
-        .env("PORT", "0")
+        .env("ADDR", "127.0.0.1:0")
         .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
