@@ -432,18 +432,18 @@ async fn c4_a_mount_of_an_async_service_passes_the_inner_handlers_err_untouched(
 
 #[tokio::test]
 async fn c4_a_client_that_leaves_ends_every_side() {
-    let (events, dropped) = (Events::new(), Events::new());
-    let (outer, inner) = (WorkerPool::new(1), WorkerPool::new(1));
-    let service = ServiceBuilder::new()
-        .layer(WsgiLayer::adapter().pool(outer.clone()))
-        .layer(tells(events.teller()))
-        .layer(AsgiLayer::adapter())
-        .layer(WsgiLayer::adapter().pool(inner.clone()))
-        .layer(tells(events.teller()))
-        .layer(AsgiLayer::adapter())
-        .service(stuck(Probe::new(&dropped)));
-    let server = serve(service).await;
     for version in VERSIONS {
+        let (events, dropped) = (Events::new(), Events::new());
+        let (outer, inner) = (WorkerPool::new(1), WorkerPool::new(1));
+        let service = ServiceBuilder::new()
+            .layer(WsgiLayer::adapter().pool(outer.clone()))
+            .layer(tells(events.teller()))
+            .layer(AsgiLayer::adapter())
+            .layer(WsgiLayer::adapter().pool(inner.clone()))
+            .layer(tells(events.teller()))
+            .layer(AsgiLayer::adapter())
+            .service(stuck(Probe::new(&dropped)));
+        let server = serve(service).await;
         let request = server.request("GET", "/", Body::empty());
         let mut response = Box::pin(server.send(version, request));
         let both = || outer.stats().lending + inner.stats().lending == 2;
