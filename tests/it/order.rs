@@ -25,6 +25,17 @@ use tower_wsgi::{
 
 use crate::support::is_worker;
 
+/// What [`sync_fn`] makes a layer of.
+trait SyncMiddleware:
+    Fn(Request<Input>, &dyn SyncHandler) -> Result<Response<Output>, BoxError> + Send + Sync + 'static
+{
+}
+
+impl<F> SyncMiddleware for F where
+    F: Fn(Request<Input>, &dyn SyncHandler) -> Result<Response<Output>, BoxError> + Send + Sync + 'static
+{
+}
+
 /// Where a layer stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
@@ -102,10 +113,7 @@ struct Mark {
 
 impl Mark {
     /// The same as a sync middleware.
-    fn sync(
-        &self,
-    ) -> SyncFnLayer<impl Fn(Request<Input>, &dyn SyncHandler) -> Result<Response<Output>, BoxError> + use<>>
-    {
+    fn sync(&self) -> SyncFnLayer<impl SyncMiddleware + use<>> {
         let mark = self.clone();
         sync_fn(move |mut request: Request<Input>, next: &dyn SyncHandler| {
             mark.enter(&mut request);

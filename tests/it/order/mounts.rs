@@ -8,10 +8,11 @@ use axum::middleware::from_fn;
 use http::{Request, Response};
 use tower::{Layer as _, ServiceBuilder};
 use tower_wsgi::{
-    AsgiHandler, AsgiLayer, Body, BoxError, Environ, Input, Output, Scope, SyncFnLayer, SyncHandler,
-    WsgiLayer, sync_fn,
+    AsgiHandler, AsgiLayer, Body, BoxError, Environ, Input, Scope, SyncFnLayer, SyncHandler, WsgiLayer,
+    sync_fn,
 };
 
+use super::SyncMiddleware;
 use crate::support::{VERSIONS, serve_axum, soon, text, watched};
 
 /// What the levels of a stack saw, a line each.
@@ -69,11 +70,6 @@ impl Lines {
         }
     }
 }
-
-/// What [`sync_fn`] takes.
-trait SyncMiddleware: Fn(Request<Input>, &dyn SyncHandler) -> Result<Response<Output>, BoxError> {}
-
-impl<F: Fn(Request<Input>, &dyn SyncHandler) -> Result<Response<Output>, BoxError>> SyncMiddleware for F {}
 
 fn decoded(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

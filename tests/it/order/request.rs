@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tower::{ServiceBuilder, service_fn};
+use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 use tower_wsgi::{
     AsgiLayer, Body, BoxError, Environ, Input, Scope, SyncHandler, Variables, WsgiLayer, sync_fn,
 };
@@ -117,22 +117,28 @@ async fn c4_what_a_sync_middleware_changes_is_seen_two_crossings_further() {
     };
     let new =
         Found { uri: "/n%C3%A9w".into(), raw_path: "/n%C3%A9w".into(), query: "r=2".into(), ..plain.clone() };
-    let cases: [(&str, Change, Found); 10] = [
+    let cases: [(&str, Change, Found); 11] = [
         ("nothing", |_| (), plain.clone()),
         ("user", set_user, Found { user: Some("alice".into()), ..plain.clone() }),
         (
             "header",
-            |request| drop(request.headers_mut().insert("x-a", HeaderValue::from_static("sync"))),
+            |request| {
+                request.headers_mut().insert("x-a", HeaderValue::from_static("sync"));
+            },
             Found { header: Some(HeaderValue::from_static("sync")), ..plain.clone() },
         ),
         (
             "no header",
-            |request| drop(request.headers_mut().remove("x-a")),
+            |request| {
+                request.headers_mut().remove("x-a");
+            },
             Found { header: None, ..plain.clone() },
         ),
         (
             "extension",
-            |request| drop(request.extensions_mut().insert(Tenant(7))),
+            |request| {
+                request.extensions_mut().insert(Tenant(7));
+            },
             Found { tenant: Some(Tenant(7)), ..plain.clone() },
         ),
         (
@@ -141,6 +147,12 @@ async fn c4_what_a_sync_middleware_changes_is_seen_two_crossings_further() {
             Found { method: Method::PUT, ..plain.clone() },
         ),
         ("rewrite", rewrite, new.clone()),
+        (
+            // The old path ends with the new one; that makes no mount of what is missing.
+            "rewrite to the end",
+            |request| *request.uri_mut() = Uri::from_static("/x%20y?q=1"),
+            Found { uri: "/x%20y".into(), raw_path: "/x%20y".into(), ..plain.clone() },
+        ),
         ("query", rewrite_query, Found { query: "r=2".into(), ..plain.clone() }),
         ("shift", shift, Found { uri: "/x%20y".into(), root: "/app".into(), ..plain.clone() }),
         (
@@ -196,6 +208,59 @@ async fn c4_a_shift_after_a_rewrite_is_of_the_new_path() {
     let response = soon(tower::Service::call(&mut service, request)).await.expect("a response");
     let body = soon(response.into_body().collect()).await.expect("a body").to_bytes();
     assert_eq!(body, "/z /app /app/z ");
+}
+
+/// Takes the first segment off a request's path.
+fn cut<B>(request: &mut Request<B>) {
+    *request.uri_mut() = Uri::from_static("/x");
+}
+
+#[tokio::test]
+async fn c4_a_path_cut_at_its_front_is_a_mount_on_an_inner_async_side_and_a_rewrite_elsewhere() {
+    let events = Events::new();
+    let told = |name: &'static str, cut_outside: bool, cut_sync: bool, cut_inside: bool| {
+        let tell = events.teller();
+        let service = ServiceBuilder::new()
+            .map_request(move |mut request: Request<Body>| {
+                if cut_outside {
+                    cut(&mut request);
+                }
+                request
+            })
+            .layer(WsgiLayer::adapter().workers(1))
+            .layer(sync_fn(move |mut request: Request<Input>, next: &dyn SyncHandler| {
+                if cut_sync {
+                    cut(&mut request);
+                }
+                next.call(request)
+            }))
+            .layer(AsgiLayer::adapter())
+            .map_request(move |mut request: Request<Body>| {
+                if cut_inside {
+                    cut(&mut request);
+                }
+                let scope = Scope::of(&request);
+                tell((name, scope.root_path().into_owned(), scope.path().into_owned()));
+                request
+            })
+            .layer(WsgiLayer::adapter().workers(1))
+            .service(|request: Request<Input>| Response::new(find_again(&request).root));
+        let request = Request::get("/app/x").body(Body::empty()).expect("a request");
+        service.oneshot(request)
+    };
+    for (name, service, root, path) in [
+        // Nobody described the request before: it is as it is.
+        ("outside", told("outside", true, false, false), "", "/x"),
+        // There, `Environ::shift` makes a mount.
+        ("sync", told("sync", false, true, false), "", "/x"),
+        // That is what routers do who nest.
+        ("inside", told("inside", false, false, true), "/app", "/app/x"),
+    ] {
+        let response = soon(service).await.expect("a response");
+        let script = soon(response.into_body().collect()).await.expect("a body").to_bytes();
+        assert_eq!(script, root, "{name}");
+        assert_eq!(events.drain(), [(name, root.to_owned(), path.to_owned())]);
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tower_wsgi::{
     AsgiLayer, Body, BoxError, Error, Input, Output, SyncFnLayer, SyncHandler, WsgiLayer, sync_fn,
 };
 
-use super::{Answered, Frames, Log};
+use super::{Answered, Frames, Log, SyncMiddleware};
 use crate::support::{Events, VERSIONS, serve, soon, text};
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ async fn c4_the_error_of_an_inner_crossing_passes_out_through_the_outer_ones() {
         .map_response(move |response: Response<Body>| {
             let error: Option<&Error> = response.extensions().get();
             let source = error.and_then(std::error::Error::source);
-            tell(source.is_some_and(|source| source.is::<Broken>()));
+            tell(source.and_then(|source| source.downcast_ref::<Broken>()).is_some());
             response
         })
         .layer(log.mark("a"))
@@ -137,7 +137,7 @@ async fn c4_a_sync_middleware_can_answer_for_an_error_inside() {
 }
 
 /// Sync and async middleware that put a body between brackets of their own.
-fn wraps(name: &'static str) -> SyncFnLayer<impl Fn(Request<Input>, &dyn SyncHandler) -> Wrapped + use<>> {
+fn wraps(name: &'static str) -> SyncFnLayer<impl SyncMiddleware + use<>> {
     sync_fn(move |request: Request<Input>, next: &dyn SyncHandler| {
         let (mut parts, body) = request.into_parts();
         parts.headers.remove(CONTENT_LENGTH);
@@ -147,8 +147,6 @@ fn wraps(name: &'static str) -> SyncFnLayer<impl Fn(Request<Input>, &dyn SyncHan
         Ok(Response::from_parts(parts, Output::reader(bracketed(name, body.into_reader()))))
     })
 }
-
-type Wrapped = Result<Response<Output>, BoxError>;
 
 fn bracketed(name: &'static str, body: impl Read) -> impl Read {
     Cursor::new(format!("{name}(")).chain(body).chain(Cursor::new(")"))

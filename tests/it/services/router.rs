@@ -24,7 +24,7 @@ use tower::{Layer as _, ServiceBuilder, service_fn};
 use tower_wsgi::{AsgiHandler, AsgiLayer, Input, Output, Scope, SyncHandler, WorkerPool, WsgiService};
 
 use super::{ask, host};
-use crate::support::{VERSIONS, serve_axum, soon, text, watched};
+use crate::support::{VERSIONS, idle, serve_axum, soon, text, watched};
 
 #[derive(Clone, Default)]
 struct Visits(Arc<AtomicUsize>);
@@ -233,7 +233,7 @@ async fn a3_server_sent_events_arrive_one_by_one_through_a_sync_host() {
             let frame = soon(body.frame()).await.expect("a frame").expect("no error");
             assert_eq!(frame.into_data().expect("data"), format!("data: {n}\n\n"), "{version:?}");
             // The stream holds no worker in between.
-            assert_eq!((pool.stats().busy, pool.stats().lending), (0, 0));
+            idle(&pool).await;
         }
         drop(sender);
         // HTTP/2 ends with an empty frame.
