@@ -96,15 +96,27 @@
 //!
 //! | what a layer sees | on the async side | on the sync side |
 //! | --- | --- | --- |
-//! | the request's view | [`Scope`]: [`Scope::of`] | [`Environ`]: [`Environ::of`], and no `Scope` extension |
-//! | the side around it | [`Scope::environ`], where it came from a sync side | [`Environ::scope`], as it was before this side's mounts |
+//! | the request's view | [`Scope`]: [`Scope::of`], and no `Environ` extension | [`Environ`]: [`Environ::of`], and no `Scope` extension |
+//! | the side around it | [`Scope::environ`], as the sync side left it | [`Environ::scope`], as it was before this side's mounts |
+//! | mounts | the URI is the rest, [`Scope::root_path`] all mounts, axum's `nest` too | the URI is the rest, [`Environ::script_name`] all mounts |
 //! | method, URI, headers, other extensions | as the layers outside left them | the same |
 //! | the request's body | [`Body`], polled | [`Input`], read |
 //! | status, headers, extensions of the response | as the layers inside left them | the same, but for hop-by-hop headers that the crossing out drops |
 //! | the response's body | [`Body`], polled | [`Output`], opaque; [`Output::into_reader`] reads it |
 //! | a failure inside | a 500 (or what [`Error::status`] says) with the [`Error`] as an extension, once it crossed to here | an `Err`, or the inner async side's own response |
 //! | `tracing`'s span, the runtime's handle | the task's | the same |
+//! | the thread | the runtime's; inside an `AsgiLayer` the one that called it | a worker; in a synchronous host its own |
 //! | what cancels it | its future is dropped | [`Environ::is_disconnected`]; reads and writes fail |
+//!
+//! So a layer's place decides what it does:
+//!
+//! | | outside of the sync layers | inside of them |
+//! | --- | --- | --- |
+//! | compression | sync middleware works on the plain body | on the compressed one |
+//! | a timeout | covers blocking code too, which is told, and not ended; whatever is async inside is dropped | covers the service inside only; sync middleware gets its 408 |
+//! | a limit on the request's body | holds for what sync middleware reads | does not: it holds for what the service inside reads |
+//!
+//! An error is an `Err` to the sync middleware around it, on whichever side it came up. Once it has crossed a [`WsgiService`] it is a response, and stays one.
 //!
 //! # What a handler can rely on
 //! - A read that returns `Ok(0)` is at the true end of the body. A client that vanished, or sent another length than it declared, is an error.

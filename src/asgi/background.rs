@@ -30,6 +30,8 @@ use tokio::task::{JoinError, JoinSet};
 /// let handler = AsgiHandler::new(Router::<()>::new().route("/order", post(order)));
 /// ```
 ///
+/// A synchronous handler behind a further [`WsgiService`](crate::WsgiService) finds it among the extensions, too.
+///
 /// # Cancellation
 /// When the host drops the response early, tasks go on, up to `wait_time`; so do those that are spawned after the end. What is over `wait_time` is cancelled at its next `await`.
 #[derive(Clone)]

@@ -192,17 +192,22 @@ async fn c4_a_clients_address_is_in_the_scope_and_connect_info_where_the_server_
 }
 
 #[test]
-fn c4_a_clients_address_that_a_sync_host_knows_is_in_the_scope() {
+fn c4_what_a_sync_host_knows_reaches_axums_extractors() {
     watched(|| {
         let handler = AsgiHandler::new(Router::new().route("/", get(who)));
         let mut request = Request::get("/").body(Input::empty()).expect("a request");
         let scope = Scope::of(&request).with_client(SocketAddr::from(([192, 0, 2, 1], 80)));
         request.extensions_mut().insert(scope);
-        // The router's own extension is for those to give who have axum.
-        assert_eq!(ask(&handler, request).expect("a response").body(), "None Some(192.0.2.1)");
+        assert_eq!(ask(&handler, request).expect("a response").body(), "Some(192.0.2.1) Some(192.0.2.1)");
         let mut request = Request::get("/").body(Input::empty()).expect("a request");
         request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 2], 80))));
         assert_eq!(ask(&handler, request).expect("a response").body(), "Some(192.0.2.2) Some(192.0.2.2)");
+
+        let original = |OriginalUri(uri): OriginalUri| async move { uri.to_string() };
+        let api = Router::new().route("/users", get(original));
+        let handler = AsgiLayer::new(api).at("/api").layer(|_: Request<Input>| Response::new("outside"));
+        let request = Request::get("/api/users?id=1").body(Input::empty()).expect("a request");
+        assert_eq!(ask(&handler, request).expect("a response").body(), "/api/users?id=1");
     });
 }
 
