@@ -28,7 +28,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tower_wsgi::{Body, BoxError, Error, Input, Output, SyncHandler};
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, Server, soon, text};
 
 /// What a service of these tests returns.
 type Answer = Result<Response<Body>, BoxError>;
@@ -58,6 +58,11 @@ fn reader(response: Result<Response<Output>, BoxError>) -> Input {
 /// What a handler answers to a GET of the root.
 fn answer(handler: &impl SyncHandler) -> String {
     read(handler.call(get()).expect("a response")).expect("a whole body")
+}
+
+/// What a server answers to a GET of the root.
+async fn ask(server: &Server) -> String {
+    soon(text(soon(server.get("/")).await)).await
 }
 
 /// The crate's error that a call failed with.

@@ -21,7 +21,7 @@ use tower_wsgi::{
     WsgiLayer, sync_fn,
 };
 
-use super::{Tell, answer, chunks, driven, frames, get, poll_body, reader};
+use super::{Tell, answer, ask, chunks, driven, frames, get, poll_body, reader};
 use crate::support::{VERSIONS, blocking, eventually, idle, serve, soon, text, watched};
 
 /// Long enough that a reader who does not wait for a task is past its end before the task is.
@@ -407,7 +407,7 @@ async fn b4_a_wsgi_service_holds_the_end_of_the_stream_and_no_bytes() {
         let (handler, go, done) = with_task(&AsgiLayer::adapter(), || chunks(["hel", "lo"]));
         let pool = WorkerPool::new(1);
         let server = serve(WsgiLayer::adapter().pool(pool.clone()).layer(handler)).await;
-        let mut body = server.get("/").await.into_body();
+        let mut body = server.ask(version, "GET", "/").await.into_body();
         let mut bytes = Vec::new();
         while bytes.len() < 5 {
             let frame = soon(body.frame()).await.expect("a frame").expect("a frame");
@@ -453,6 +453,6 @@ async fn b4_a_response_to_head_waits_for_no_task_and_cancels_none() {
 async fn b4_a_wsgi_service_cancels_what_goes_over_wait_time() {
     let (handler, dropped) = endless(MOMENT);
     let server = serve(WsgiLayer::adapter().workers(1).layer(handler)).await;
-    assert_eq!(soon(text(server.get("/").await)).await, "hello");
+    assert_eq!(ask(&server).await, "hello");
     blocking(move || super::next(&dropped)).await;
 }

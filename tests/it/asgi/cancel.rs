@@ -310,11 +310,16 @@ fn b5_a_panic_in_the_drop_of_a_body_stops_no_task() {
     });
 }
 
-/// A service that never answers. It tells when it was entered, and when its future is dropped, on which thread and whether inside a runtime.
+/// What a silent service tells: that it was entered, and that its future was dropped, on which thread and whether inside a runtime.
+struct Told {
+    entered: std_mpsc::Receiver<()>,
+    dropped: std_mpsc::Receiver<(String, bool)>,
+}
+
+/// A service that never answers.
 fn silent() -> (
     impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send,
-    std_mpsc::Receiver<()>,
-    std_mpsc::Receiver<(String, bool)>,
+    Told,
 ) {
     struct Held(std_mpsc::Sender<(String, bool)>);
     impl Drop for Held {
@@ -334,12 +339,12 @@ fn silent() -> (
             Ok::<_, Infallible>(Response::new(Body::empty()))
         }
     });
-    (service, entered, dropped)
+    (service, Told { entered, dropped })
 }
 
 #[tokio::test]
 async fn b5_a_client_that_leaves_ends_the_service_and_frees_the_worker() {
-    let (service, entered, dropped) = silent();
+    let (service, Told { entered, dropped }) = silent();
     let pool = WorkerPool::new(1);
     let service = WsgiLayer::adapter().pool(pool.clone()).layer(AsgiHandler::new(service));
     let server = serve(service).await;
@@ -369,7 +374,7 @@ fn client(server: &Arc<Server>, version: Version) -> JoinHandle<()> {
 #[tokio::test]
 async fn b5_a_request_that_is_cancelled_ends_the_service_and_frees_the_worker() {
     for version in VERSIONS {
-        let (service, entered, dropped) = silent();
+        let (service, Told { entered, dropped }) = silent();
         let pool = WorkerPool::new(1);
         let service = WsgiLayer::adapter().pool(pool.clone()).layer(AsgiHandler::new(service));
         let server = Arc::new(serve(service).await);

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer as _, Service, service_fn};
 use tower_wsgi::{AsgiHandler, AsgiLayer, Body, SyncHandler as _, WsgiService};
 
-use super::{Answer, DRIVER, answer, driven, get, multi, poll_body, post, read};
+use super::{Answer, DRIVER, answer, ask, driven, get, multi, poll_body, post, read};
 use crate::support::{VERSIONS, serve, soon, text, watched};
 
 /// A service that needs its runtime: for a timer, a task and sockets. It answers with the name of the task's thread.
@@ -224,7 +224,7 @@ async fn b1_a_wsgi_service_can_have_its_services_in_another_runtime() {
     for runtime in [multi, current] {
         let layer = AsgiLayer::adapter().runtime(runtime.handle.clone());
         let server = serve(WsgiService::new(layer.layer(service_fn(busy)))).await;
-        assert_eq!(text(server.get("/").await).await, DRIVER, "{}", runtime.name);
+        assert_eq!(ask(&server).await, DRIVER, "{}", runtime.name);
     }
 }
 

@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_wsgi::{AsgiHandler, Body, BoxError, Error, Input, Next, Output, WsgiLayer};
 
-use super::{Broken, Tell, cause, chunks, fed, frames, next};
-use crate::support::{serve, text, watched};
+use super::{Broken, Tell, ask, cause, chunks, fed, frames, next};
+use crate::support::{serve, watched};
 
 /// Every kind of body, of the same bytes.
 fn kinds() -> Vec<(&'static str, Output)> {
@@ -370,5 +370,5 @@ async fn b6_a_forwarded_response_cannot_be_read() {
         service.clone().oneshot(request.map(axum::body::Body::new))
     }))
     .await;
-    assert!(text(server.get("/").await).await.contains("forwarded"));
+    assert!(ask(&server).await.contains("forwarded"));
 }

@@ -26,7 +26,8 @@ fn fresh() -> Vec<Bytes> {
 
 /// A body of chunks.
 fn body_of(chunks: &[Bytes]) -> Body {
-    frames(chunks.to_vec().into_iter().map(|chunk| Ok(Frame::data(chunk))))
+    let all: Vec<_> = chunks.iter().map(|chunk| Ok(Frame::data(chunk.clone()))).collect();
+    frames(all)
 }
 
 /// All chunks of a body, as they are.
