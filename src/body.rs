@@ -178,9 +178,14 @@ impl Body {
         }
     }
 
-    /// Whether nothing has to be waited for, and nothing runs, when it is polled or dropped.
+    /// Whether all of it is here.
     pub(crate) fn is_inert(&self) -> bool {
         matches!(self.kind, Kind::Empty | Kind::Full(_))
+    }
+
+    /// Whether what makes it may want to find the runtime that it came from.
+    pub(crate) fn needs_runtime(&self) -> bool {
+        !self.is_inert() && !matches!(self.kind, Kind::Blocking(_))
     }
 
     /// A body that has only its trailers or its failure left.

@@ -9,7 +9,7 @@
 //! nobody needed for [`KEEP_ALIVE`] end. A thread that found nothing looks again for a moment before it sleeps; while one
 //! looks, nobody is woken. Whoever takes a job and sees another wakes the next thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -149,6 +149,11 @@ local! {
     static CURRENT: RefCell<Option<Arc<Core>>> = RefCell::new(None);
 }
 
+local! {
+    /// Whether something that this thread polled waits for a worker of its pool.
+    static RELIES: Cell<bool> = Cell::new(false);
+}
+
 impl WorkerPool {
     /// A pool that runs at most `workers` handlers at once. No thread is started before the first job. Threads inside [`Next::run`](crate::Next::run)
     /// come on top, and so do, while all workers are busy, up to `workers` threads that only drop what vanished clients left.
@@ -264,6 +269,14 @@ impl WorkerPool {
         false
     }
 
+    /// Notes that something that is polled here waits for one of this pool's workers.
+    pub(crate) fn note_reliance(&self) {
+        let own = CURRENT.with(|current| current.borrow().as_ref().map(Core::id));
+        if own == Some(self.id()) {
+            RELIES.with(|relies| relies.set(true));
+        }
+    }
+
     fn id(&self) -> usize {
         self.handle.core.id()
     }
@@ -322,6 +335,15 @@ pub(crate) fn lend<R>(wait: impl FnOnce() -> R) -> R {
 /// Whether the calling thread is a worker of a pool.
 pub(crate) fn is_worker() -> bool {
     CURRENT.with(|current| current.borrow().is_some())
+}
+
+/// Whether something that was polled since [`forget_reliance`] waits for a worker of the calling worker's pool.
+pub(crate) fn relies_on_pool() -> bool {
+    RELIES.with(Cell::get)
+}
+
+pub(crate) fn forget_reliance() {
+    RELIES.with(|relies| relies.set(false));
 }
 
 /// Marks a request as one that the calling worker waits for. Elsewhere it does nothing.

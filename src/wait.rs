@@ -10,11 +10,16 @@ use tokio::task::coop;
 
 use crate::error::{Error, Kind};
 use crate::parker::{Parker, Watch};
-use crate::pool::{is_worker, lend};
+use crate::pool::{forget_reliance, is_worker, lend, relies_on_pool};
 use crate::sync::local;
 
 /// More than the operations that tokio lets a task do in one go (128).
 const BEYOND_BUDGET: usize = 256;
+
+/// How soon, and how seldom at last, a thread that sleeps looks whether there is still somebody who could wake it: to let go of a waker
+/// wakes nobody.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+const LAST_LOOK: Duration = Duration::from_secs(10);
 
 local! {
     /// Whether this thread polls something in [`Wait::until`].
@@ -40,7 +45,7 @@ pub(crate) struct Wait<'a> {
     pub(crate) watch: Option<&'a Arc<dyn Watch>>,
     /// Counted from the first poll that was not ready.
     pub(crate) timeout: Option<Duration>,
-    /// Whether a worker lends its place meanwhile: what it waits for may need a worker itself.
+    /// Whether a worker lends its place meanwhile: what it waits for may need a worker itself. Otherwise it does so only where that is so.
     pub(crate) lends: bool,
     /// Whether the caller asked [`may_block`] already.
     pub(crate) asked: bool,
@@ -51,32 +56,55 @@ impl Wait<'_> {
     pub(crate) fn until<T>(self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Result<T, Ended> {
         let parker = Parker::current();
         let mut cx = Context::from_waker(parker.waker());
-        if let Poll::Ready(value) = in_place(|| poll(&mut cx)) {
+        let mut poll = || in_place(|| poll(&mut cx));
+        if let Poll::Ready(value) = poll() {
             return Ok(value);
         }
-        if !self.asked && is_inside_async() {
+        // A worker that polls in a `block_on` of its own was not found out when it was asked.
+        if (is_worker() || !self.asked) && is_inside_async() {
             return Err(Ended::InsideAsync);
         }
-        let mut rest = || self.sleep_until(&parker, || in_place(|| poll(&mut cx)));
-        if self.lends { lend(rest) } else { rest() }
-    }
-
-    fn sleep_until<T>(&self, parker: &Parker, mut poll: impl FnMut() -> Poll<T>) -> Result<T, Ended> {
         // A deadline that is too far away to be told is none.
         let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut lends = self.lends || relies_on_pool();
+        loop {
+            let mut sleep = || self.sleep(&parker, deadline, lends, &mut poll);
+            if let Some(value) = if lends { lend(sleep)? } else { sleep()? } {
+                return Ok(value);
+            }
+            lends = true;
+        }
+    }
+
+    /// Sleeps and polls until ready; `None` if it turned out that what is waited for needs a worker of the pool that this thread belongs to.
+    fn sleep<T>(
+        &self,
+        parker: &Parker,
+        deadline: Option<Instant>,
+        lends: bool,
+        poll: &mut impl FnMut() -> Poll<T>,
+    ) -> Result<Option<T>, Ended> {
+        let mut look = FIRST_LOOK;
         loop {
             if self.watch.is_some_and(|watch| !watch.watch(parker.waker())) {
                 return Err(Ended::Closed);
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
                 return Err(Ended::TimedOut);
             }
-            if deadline.is_none() && parker.is_alone() {
+            if deadline.is_none() && parker.is_alone_but_for(usize::from(self.watch.is_some())) {
                 return Err(Ended::Stuck);
             }
-            parker.park_until(deadline);
+            if !parker.park_until(Some(deadline.unwrap_or_else(|| now + look))) {
+                look = (look * 2).min(LAST_LOOK);
+                continue;
+            }
             if let Poll::Ready(value) = poll() {
-                return Ok(value);
+                return Ok(Some(value));
+            }
+            if !lends && relies_on_pool() {
+                return Ok(None);
             }
         }
     }
@@ -84,7 +112,11 @@ impl Wait<'_> {
 
 /// An error if the calling thread belongs to an async task: to block it would keep that task, and maybe all that its runtime does, from going on.
 pub(crate) fn may_block() -> Result<(), Error> {
-    if is_inside_async() { Err(Ended::InsideAsync.into()) } else { Ok(()) }
+    // A worker may, unless it polls in a `block_on` of its own: that is looked at when it would sleep.
+    if POLLING.with(Cell::get) || !is_worker() && is_inside_async() {
+        return Err(Ended::InsideAsync.into());
+    }
+    Ok(())
 }
 
 /// Whether the calling thread polls a task.
@@ -95,7 +127,7 @@ fn is_inside_async() -> bool {
     if POLLING.with(Cell::get) {
         return true;
     }
-    if is_worker() || Handle::try_current().is_err() {
+    if Handle::try_current().is_err() {
         return false;
     }
     let mut cx = Context::from_waker(Waker::noop());
@@ -122,6 +154,7 @@ fn in_place<T>(poll: impl FnOnce() -> T) -> T {
     }
 
     let _restore = Restore(POLLING.with(|polling| polling.replace(true)));
+    forget_reliance();
     poll()
 }
 

@@ -99,7 +99,8 @@ impl Drop for Backed {
     fn drop(&mut self) {
         let runtime = self.tasks.runtime().clone();
         let _runtime = runtime.enter();
-        self.stage = Stage::Over;
+        // First, since the body's drop is a user's code and may panic.
         self.tasks.release();
+        self.stage = Stage::Over;
     }
 }

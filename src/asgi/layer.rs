@@ -105,7 +105,8 @@ pub struct AsgiLayer<S = Adapter, B = Body> {
 ///
 /// # Errors
 /// The service's own error, from [`call`](SyncHandler::call). An [`Error`] that [`is_panic`](Error::is_panic) if the service panicked, [`is_disconnected`](Error::is_disconnected) if the
-/// host's client left meanwhile, [`is_inside_async`](Error::is_inside_async) if the calling thread polls an async task, which it would keep from going on, [`is_stuck`](Error::is_stuck) if the
+/// host's client left meanwhile, [`is_inside_async`](Error::is_inside_async) if the calling thread polls an async task, which it would keep from going on (one inside
+/// `tokio::task::unconstrained` is not recognised), [`is_stuck`](Error::is_stuck) if the
 /// service can never become ready. A body's error, or panic, comes from the read of the body.
 ///
 /// # Cancellation
@@ -187,7 +188,7 @@ impl<S, B> AsgiLayer<S, B> {
         self
     }
 
-    /// The body that the service takes in its request, where that is not this crate's [`Body`] or any body. It is made [`From`] ours.
+    /// The body that the service takes in its request, where that is not this crate's [`Body`] or any body. It is made [`From`] ours. To be named before [`at`](Self::at).
     ///
     /// ```
     /// use axum::{Router, extract::Request, middleware::{Next, from_fn}, response::Response};
@@ -297,7 +298,7 @@ where
             }
         };
         Ok(response.map(|body| {
-            let needs_runtime = !(stays || body.is_inert() || body.is_end_stream());
+            let needs_runtime = !stays && body.needs_runtime() && !body.is_end_stream();
             let body =
                 if needs_runtime || tasks.may_run() { Body::new(Backed::new(body, tasks)) } else { body };
             Output { watch, ..Output::from(body) }

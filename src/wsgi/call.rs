@@ -5,6 +5,7 @@ use std::any::Any;
 use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{self, Poll, Waker};
 
@@ -21,13 +22,13 @@ use super::produce::{Producer, produce};
 use crate::body::{Body, Source};
 use crate::environ::Environ;
 use crate::error::{BoxError, Error, Kind};
-use crate::exchange::{Begin, Exchange, Leftover};
+use crate::exchange::{Begin, Exchange, Leftover, Room};
 use crate::handler::SyncHandler;
 use crate::input::Input;
 use crate::next::{CallInner, Mount, Next};
 use crate::output::Forward;
 use crate::parker::Watch;
-use crate::pool::Job;
+use crate::pool::{Job, lend};
 use crate::response::declared_length;
 use crate::view::{split, with_path};
 
@@ -39,6 +40,8 @@ pub(crate) struct Call<H> {
     pub(super) method: Method,
     next: Option<InnerService>,
     context: OnceLock<Context>,
+    /// Whether a handler on the same pool waits for the response.
+    waited_for: AtomicBool,
 }
 
 /// What of the caller's surroundings goes with the work.
@@ -83,6 +86,7 @@ impl<H: SyncHandler> Call<H> {
             method: request.method().clone(),
             next,
             context: OnceLock::new(),
+            waited_for: AtomicBool::new(false),
         });
         let length =
             declared_length(request.headers()).ok().flatten().or_else(|| request.body().size_hint().exact());
@@ -160,6 +164,20 @@ impl<H: SyncHandler> Call<H> {
         input.set_watch(self.clone());
     }
 
+    /// Takes note of whether a handler on the same pool waits for the response.
+    pub(super) fn set_waited_for(&self, waited_for: bool) {
+        self.waited_for.store(waited_for, Ordering::Relaxed);
+    }
+
+    /// Waits until there is room for a frame; false if nobody listens any more. Where the one who listens is a handler on the same pool, it may be waiting for
+    /// this worker's place.
+    pub(super) fn wait_room(&self) -> bool {
+        if self.waited_for.load(Ordering::Relaxed) && self.exchange.room() == Room::Full {
+            return lend(|| self.exchange.wait_room());
+        }
+        self.exchange.wait_room()
+    }
+
     /// Whoever waited for this call does so no more.
     pub(super) fn abandon(self: &Arc<Self>, leftover: Leftover) {
         let pool = &self.shared.settings.pool;
@@ -202,6 +220,9 @@ impl<H: SyncHandler> Source for Call<H> {
         resume: &mut bool,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = self.exchange.poll_frame(cx, resume);
+        if polled.is_pending() {
+            self.shared.settings.pool.note_reliance();
+        }
         polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
     }
 

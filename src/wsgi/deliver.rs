@@ -175,7 +175,7 @@ fn deliver_written<H: SyncHandler>(
         (Some(_), Err(error)) => Err(error),
         (None, Ok((rest, trailers))) => {
             let rest = meter.admit(rest);
-            if !rest.is_empty() && call.exchange.wait_room() {
+            if !rest.is_empty() && call.wait_room() {
                 call.exchange.push(Frame::data(rest));
             }
             if let Some(trailers) = trailers {
@@ -239,7 +239,7 @@ impl<H: SyncHandler> CallSink<'_, H> {
             let stream = Answer::Stream(head, self.meter.declared());
             return exchange.answer_with(stream, frame).map_err(|_| broken_pipe());
         }
-        if !exchange.wait_room() || exchange.push(frame) == Room::Closed {
+        if !self.call.wait_room() || exchange.push(frame) == Room::Closed {
             return Err(broken_pipe());
         }
         Ok(())

@@ -53,6 +53,7 @@ impl<H: SyncHandler> ResponseFuture<H> {
     fn submit(&mut self, request: Request<Input>, timer: Option<Pin<Box<Sleep>>>) -> Result<(), Error> {
         let settings = &self.call.shared.settings;
         let nested = settings.pool.is_waiting_for(&request);
+        self.call.set_waited_for(nested);
         self.call.exchange.submit(Work::Start(request));
         if nested {
             settings.pool.resume(self.call.clone());

@@ -148,7 +148,6 @@ fn b4_the_end_of_an_empty_body_waits() {
 }
 
 #[test]
-#[ignore = "trailers end the body for its reader before its tasks are done"]
 fn b4_the_end_of_a_body_with_trailers_waits() {
     watched(|| {
         let (handler, go, done) = with_task(&AsgiLayer::adapter(), || {

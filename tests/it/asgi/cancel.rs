@@ -123,7 +123,6 @@ fn b5_dropping_it_happens_in_the_runtime_on_another_thread_too() {
 }
 
 #[test]
-#[ignore = "a body from a call inside a runtime loses that runtime where the thread leaves it"]
 fn b5_dropping_it_happens_in_the_runtime_that_the_call_was_in() {
     watched(|| {
         for runtime in driven() {
@@ -278,7 +277,6 @@ fn b5_tasks_spawned_after_the_drop_run_up_to_wait_time() {
 }
 
 #[test]
-#[ignore = "a panic in a body's drop cancels the tasks"]
 fn b5_a_panic_in_the_drop_of_a_body_stops_no_task() {
     struct Bomb;
     impl Drop for Bomb {

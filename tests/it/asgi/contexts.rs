@@ -145,7 +145,6 @@ fn b1_inside_handle_enter_that_runtime_is_used() {
 }
 
 #[test]
-#[ignore = "a body from a call inside a runtime loses that runtime where the thread leaves it"]
 fn b1_a_response_can_be_read_after_its_thread_has_left_the_runtime() {
     async fn slow_body(_: Request<Body>) -> Answer {
         let mut ticks = None;

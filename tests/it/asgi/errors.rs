@@ -336,7 +336,6 @@ fn b6_a_service_that_is_never_ready_and_keeps_no_waker_is_stuck() {
 }
 
 #[test]
-#[ignore = "a waker that is let go of while the thread falls asleep is not noticed"]
 fn b6_a_service_that_gives_up_after_it_has_waited_is_stuck() {
     watched(|| {
         let service = service_fn(|_: Request<Body>| async {
@@ -350,7 +349,6 @@ fn b6_a_service_that_gives_up_after_it_has_waited_is_stuck() {
 }
 
 #[test]
-#[ignore = "a waker that is let go of while the thread sleeps is not noticed"]
 fn b6_a_service_whose_waker_is_let_go_of_later_is_stuck() {
     watched(|| {
         let service = service_fn(|_: Request<Body>| {

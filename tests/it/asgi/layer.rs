@@ -272,7 +272,7 @@ fn services_that_take_another_body_can_be_named() {
 
         // In front of a handler as well, with settings before and after.
         let service = ServiceBuilder::new().layer(from_fn(authenticate)).service(router);
-        let layer = AsgiLayer::new(service).at("/api").request_body::<axum::body::Body>();
+        let layer = AsgiLayer::new(service).request_body::<axum::body::Body>().at("/api");
         let app = layer.wait_time(std::time::Duration::from_secs(1)).layer(legacy);
         let request = Request::get("/api").header("x-user", "alice").body(Input::empty());
         let response = app.call(request.expect("a request")).expect("a response");
@@ -339,7 +339,7 @@ fn types_are_what_threads_and_stacks_need() {
 
 #[test]
 fn types_say_what_they_are() {
-    let layer = AsgiLayer::new(Plain(0.into())).at("/api");
+    let layer = AsgiLayer::new(service_fn(describe)).at("/api");
     let text = format!("{layer:?}");
     assert!(text.starts_with("AsgiLayer") && text.contains("/api") && text.contains("wait_time"), "{text}");
     let text = format!("{:?}", AsgiHandler::new(service_fn(describe)));

@@ -176,7 +176,6 @@ async fn driven_by_a_worker(make: fn() -> Runtime) {
 }
 
 #[tokio::test]
-#[ignore = "what a worker polls in a block_on of its own is not seen"]
 async fn b1_a_call_inside_block_on_on_a_worker_is_an_error() {
     driven_by_a_worker(multi).await;
     driven_by_a_worker(current).await;

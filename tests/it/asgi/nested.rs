@@ -176,7 +176,6 @@ async fn b8_bodies_are_read_through_two_levels_of_the_same_pool() {
 }
 
 #[tokio::test]
-#[ignore = "a writer that waits for room keeps its place from the worker that would make room"]
 async fn b8_written_bodies_are_read_by_workers_of_the_same_pool() {
     fn write(mut request: Request<Input>) -> io::Result<Response<Output>> {
         let text = io::read_to_string(request.body_mut())?;
@@ -212,7 +211,6 @@ async fn b8_a_request_body_read_by_a_worker_goes_to_a_worker_of_the_same_pool() 
 }
 
 #[tokio::test]
-#[ignore = "a worker that waits for its request's body keeps its place from the worker that makes the body"]
 async fn b8_a_body_made_by_a_worker_can_be_the_request_that_another_reads() {
     for (workers, requests) in SIZES {
         let (pool, gate) = (WorkerPool::new(workers), Gate::new());
