@@ -65,17 +65,17 @@ impl Parker {
         &self.waker
     }
 
-    /// Whether nobody but this parker, and so many others that do not count, has its waker, and no wake came: to wait then would be to wait for ever.
+    /// Whether nobody but this parker has its waker, and no wake came: to wait then would be to wait for ever.
     ///
     /// A waker from an earlier wait may still be held somewhere, so that a false answer says nothing.
     #[cfg(not(tower_wsgi_loom))]
-    pub(crate) fn is_alone_but_for(&self, others: usize) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         let Some(signal) = &self.signal else {
             return false;
         };
         // Two are the parker's own. Who wakes sets the flag before it lets go of the waker: where its reference
         // is seen to be gone, behind the fence its wake is seen too.
-        if Arc::strong_count(signal) > 2 + others {
+        if Arc::strong_count(signal) > 2 {
             return false;
         }
         std::sync::atomic::fence(Ordering::Acquire);
@@ -84,7 +84,7 @@ impl Parker {
 
     /// In a model a wait without a waker is a deadlock, and reported.
     #[cfg(tower_wsgi_loom)]
-    pub(crate) fn is_alone_but_for(&self, _: usize) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         false
     }
 

@@ -93,7 +93,8 @@ impl Wait<'_> {
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return Err(Ended::TimedOut);
             }
-            if deadline.is_none() && parker.is_alone_but_for(usize::from(self.watch.is_some())) {
+            // What can be cancelled may wait for that, and `watch` keeps the waker then.
+            if deadline.is_none() && parker.is_alone() {
                 return Err(Ended::Stuck);
             }
             if !parker.park_until(Some(deadline.unwrap_or_else(|| now + look))) {

@@ -100,7 +100,7 @@ pub struct AsgiLayer<S = Adapter, B = Body> {
 /// The calling thread polls the service, and later the body, itself: a service that is ready costs no hop to another thread. While it is not, the
 /// thread sleeps until it is woken by what wakes the service. A worker of a [`WsgiService`](crate::WsgiService) lends its place in the pool meanwhile.
 ///
-/// There is no time limit of its own. A service that gives up for good (it is not ready, and keeps no waker) is an error; put tower's `TimeoutLayer` around one that may
+/// There is no time limit of its own. A service that gives up for good (it is not ready, and keeps no waker) is an error, but for a host whose client can still end the wait by leaving; put tower's `TimeoutLayer` around one that may
 /// wait for ever. Timers and sockets need their runtime to be driven: a multi-threaded one is; a current-thread one only while some thread is in its `block_on`.
 ///
 /// # Errors
