@@ -14,7 +14,7 @@ use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::error::BoxError;
-use crate::source::Blocking;
+use crate::source::{Blocking, Producer, Trailers};
 
 /// An [`http_body::Body`] of [`Bytes`]: what async code gets from this crate, as a response's body from
 /// [`WsgiService`](crate::WsgiService) or as a request's body from [`Next`](crate::Next).
@@ -174,7 +174,20 @@ impl Body {
     pub(crate) fn in_place(&mut self) -> Option<&mut Blocking> {
         match &mut self.kind {
             Kind::Blocking(producer) if producer.is_in_place() => Some(producer),
+            Kind::Ahead(ahead) if ahead.chunks.is_empty() => ahead.rest.in_place(),
             _ => None,
+        }
+    }
+
+    /// The producer, and what makes its trailers, of a body whose producer blocks and has no thread yet.
+    pub(crate) fn into_producer(self) -> Result<(Producer, Option<Trailers>), Self> {
+        match self.kind {
+            Kind::Blocking(blocking) => blocking.into_parts().map_err(Self::blocking),
+            Kind::Ahead(ahead) => match ahead.rest.into_producer() {
+                Ok((producer, trailers)) => Ok((producer.behind(ahead.chunks), trailers)),
+                Err(rest) => Err(Self::ahead(ahead.chunks, rest)),
+            },
+            kind => Err(Self { kind }),
         }
     }
 
@@ -194,10 +207,17 @@ impl Body {
     }
 
     /// `rest`, with what was read of it in front again.
-    pub(crate) fn ahead(chunks: VecDeque<Bytes>, rest: Self) -> Self {
+    pub(crate) fn ahead(mut chunks: VecDeque<Bytes>, rest: Self) -> Self {
         if chunks.is_empty() {
             return rest;
         }
+        let rest = match rest.kind {
+            Kind::Ahead(further) => {
+                chunks.extend(further.chunks);
+                further.rest
+            }
+            kind => Self { kind },
+        };
         Self { kind: Kind::Ahead(Box::new(Ahead { chunks, rest })) }
     }
 }

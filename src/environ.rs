@@ -61,12 +61,20 @@ impl Environ {
 
     /// The environ of a request that crosses to the sync side. Takes the scope out of it.
     pub(crate) fn crossing<B>(request: &mut Request<B>, watch: Arc<dyn Watch>) -> Self {
-        let mut environ = match request.extensions_mut().remove::<Scope>() {
-            Some(mut scope) => {
+        // What a layer of the async side has set in an environ of its own making counts as well.
+        let carried = request.extensions_mut().remove::<Self>();
+        let mut environ = match (request.extensions_mut().remove::<Scope>(), carried) {
+            (Some(mut scope), carried) => {
                 scope.view.follow(request);
-                Self::from(&scope)
+                let mut environ = Self::from(&scope);
+                environ.extra.extend(carried.map(|carried| carried.extra).unwrap_or_default());
+                environ
             }
-            None => Self::of(request),
+            (None, Some(mut carried)) => {
+                carried.view.follow(request);
+                carried
+            }
+            (None, None) => Self::plain(request),
         };
         environ.watch = Some(watch);
         environ
@@ -210,13 +218,13 @@ impl Environ {
 }
 
 impl From<&Scope> for Environ {
-    /// The environ that a synchronous application inside an asynchronous one sees. It remembers the scope.
+    /// The environ that a synchronous application inside an asynchronous one sees. It remembers the scope, and has what was [`set`](Self::set) in the scope's own environ.
     fn from(scope: &Scope) -> Self {
         Self {
             view: scope.view.clone(),
             extra: scope.environ().map(|environ| environ.extra.clone()).unwrap_or_default(),
             scope: Some(Arc::new(scope.clone())),
-            watch: None,
+            watch: scope.environ().and_then(|environ| environ.watch.clone()),
         }
     }
 }

@@ -213,6 +213,13 @@ pub(crate) fn guard<R>(code: impl FnOnce() -> R) -> Result<R, Error> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| Error::panic(&*payload))
 }
 
+/// Drops a user's value. A panic in its `Drop` changes nothing for the client: what it was for is done.
+pub(crate) fn drop_quietly<T>(value: T) {
+    if let Err(error) = guard(|| drop(value)) {
+        tracing::error!(%error, "a panic while a body was dropped");
+    }
+}
+
 /// What ended a body early, told to each read after it.
 #[derive(Debug)]
 pub(crate) struct BodyError {

@@ -46,6 +46,11 @@ use crate::output::Output;
 /// # let response = app().call(Request::get("/hello").body(Input::empty()).unwrap());
 /// # assert_eq!(response.unwrap().status(), 200);
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a synchronous handler",
+    note = "functions `Fn(Request<Input>) -> Response<T>` and `-> Result<Response<T>, E>` are, and so is an `Arc` of a handler",
+    note = "an async service becomes one by `AsgiHandler::new(service)` or `AsgiLayer::adapter()`"
+)]
 pub trait SyncHandler: Send + Sync + 'static {
     /// Answers a request. May block.
     ///

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::Future;
 use std::io::{self, BufRead, Read};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,11 +12,12 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
 
 use crate::body::{Body, PollFrame};
 use crate::error::{BodyError, BoxError, Error, Kind, find, guard};
 use crate::parker::Watch;
-use crate::source::{Blocking, Source};
+use crate::source::{Blocking, Producer, Source};
 use crate::wait::{Ended, Wait};
 
 /// The request's body on the synchronous side: WSGI's `wsgi.input`. And a response's body, where synchronous code
@@ -122,10 +124,10 @@ impl Input {
     /// reads at most two pieces of 64 KiB ahead and ends with the body. If the body is dropped before, it ends when the read in which it is returns.
     #[must_use]
     pub fn reader(reader: impl Read + Send + 'static) -> Self {
-        Self::declared(Body::blocking(Blocking::source(Source::read(reader), None)), None)
+        Self::declared(Body::blocking(Blocking::new(Producer::Source(Source::read(reader)), None)), None)
     }
 
-    /// Declares the length: a body that ends before it, or goes on after it, is an error.
+    /// Declares the length of the whole body, also where some of it was read: a body that ends before it, or goes on after it, is an error.
     #[must_use]
     pub fn with_length(mut self, length: u64) -> Self {
         self.declare(length);
@@ -161,12 +163,36 @@ impl Input {
         }
     }
 
+    /// Declares the length of the whole body, of which some may have been read.
     pub(crate) fn declare(&mut self, length: u64) {
         self.length = Some(length);
-        if matches!(self.state, State::End) && self.received < length {
+        if self.received > length {
+            let excess = usize::try_from(self.received - length).unwrap_or(usize::MAX);
+            match self.role {
+                Role::Request => {
+                    let (kind, error) = too_long(length, self.received);
+                    self.body = Body::empty();
+                    self.state = State::Failed(kind, Arc::new(error));
+                }
+                Role::Response => self.cut_off(excess),
+            }
+        } else if matches!(self.state, State::End) && self.received < length {
             // It has to be told to who reads.
             self.state = State::Open;
         }
+    }
+
+    /// Takes back what came last and has not been read, so many bytes of it, and ends.
+    fn cut_off(&mut self, mut excess: usize) {
+        tracing::error!(declared = self.length, "{EXCESS}");
+        for chunk in self.ready.iter_mut().rev().chain([&mut self.current]) {
+            let cut = excess.min(chunk.len());
+            chunk.truncate(chunk.len() - cut);
+            excess -= cut;
+        }
+        self.ready.retain(|chunk| !chunk.is_empty());
+        self.body = Body::empty();
+        self.state = State::End;
     }
 
     pub(crate) fn set_read_timeout(&mut self, timeout: Option<Duration>) {
@@ -221,12 +247,14 @@ impl Input {
         self.trailers.as_ref().filter(|_| self.current.is_empty() && self.ready.is_empty())
     }
 
-    /// Turns what was not read yet into an async body again, without a copy.
+    /// Turns what was not read yet into an async body again, without a copy. It is held to the declared length, and to
+    /// [`read_timeout`](crate::WsgiLayer::read_timeout) while it is polled.
     pub fn into_body(mut self) -> Body {
         let left = self.length.map(|length| length.saturating_sub(self.received));
-        if matches!(self.state, State::Open) && left.is_some() && left != self.body.size_hint().exact() {
-            // The body does not know what was declared: it is held to it here.
-            return Body::new(Held(self));
+        let is_held = left.is_some() && left != self.body.size_hint().exact();
+        if matches!(self.state, State::Open) && (is_held || self.read_timeout.is_some()) {
+            // The body knows nothing of what was declared, or of the time it has: it is held to them here.
+            return Body::new(Held { input: self, timer: None });
         }
         let mut chunks = std::mem::take(&mut self.ready);
         if !self.current.is_empty() {
@@ -290,7 +318,7 @@ impl Input {
     fn wait(&mut self) -> io::Result<()> {
         if let Some(producer) = self.body.in_place() {
             let frame = producer.next();
-            return self.take(frame).map(drop);
+            return self.take_in(frame).map(drop);
         }
         let watch = self.watch.clone();
         let wait = Wait {
@@ -326,11 +354,11 @@ impl Input {
             Ok(polled) => ready!(polled),
             Err(panic) => Some(Err(panic.into())),
         };
-        Poll::Ready(self.take(frame))
+        Poll::Ready(self.take_in(frame))
     }
 
     /// Takes what the body gave.
-    fn take(&mut self, frame: Option<Result<Frame<Bytes>, BoxError>>) -> io::Result<Fill> {
+    fn take_in(&mut self, frame: Option<Result<Frame<Bytes>, BoxError>>) -> io::Result<Fill> {
         let accepted = match frame {
             Some(Ok(frame)) => self.accept(frame).map(|()| Fill::Frame),
             None => self.end().map(|()| Fill::End),
@@ -345,7 +373,7 @@ impl Input {
     }
 
     fn accept(&mut self, frame: Frame<Bytes>) -> Result<(), (io::ErrorKind, BoxError)> {
-        let mut data = match frame.into_data() {
+        let data = match frame.into_data() {
             Ok(data) => data,
             Err(other) => {
                 let Ok(trailers) = other.into_trailers() else {
@@ -356,25 +384,20 @@ impl Input {
                 return Ok(());
             }
         };
-        let received = self.received + data.len() as u64;
-        if let Some(length) = self.length.filter(|length| received > *length) {
-            if self.role == Role::Request {
-                let message =
-                    format!("the request's body is longer than declared: {length} bytes, {received} came");
-                return Err((io::ErrorKind::InvalidData, Error::new(Kind::Length, message).into()));
-            }
-            tracing::error!(declared = length, "{EXCESS}");
-            data.truncate(usize::try_from(length - self.received).unwrap_or(usize::MAX));
-            self.body = Body::empty();
-            self.state = State::End;
-        }
         self.received += data.len() as u64;
+        let excess = self.length.map_or(0, |length| self.received.saturating_sub(length));
+        if excess > 0 && self.role == Role::Request {
+            return Err(too_long(self.length.unwrap_or(0), self.received));
+        }
         if !data.is_empty() {
             if self.current.is_empty() && self.ready.is_empty() {
                 self.current = data;
             } else {
                 self.ready.push_back(data);
             }
+        }
+        if excess > 0 {
+            self.cut_off(usize::try_from(excess).unwrap_or(usize::MAX));
         }
         Ok(())
     }
@@ -470,16 +493,37 @@ impl From<Input> for Body {
     }
 }
 
-/// An input as an async body, held to what was declared.
-struct Held(Input);
+/// An input as an async body, held to what was declared and to the time it has.
+struct Held {
+    input: Input,
+    /// Runs while the next frame is waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Held {
+    /// Polls for one frame, as long as there is time.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
+        if let Poll::Ready(filled) = self.input.poll_fill(cx) {
+            self.timer = None;
+            return Poll::Ready(filled);
+        }
+        let Some(timeout) = self.input.read_timeout else {
+            return Poll::Pending;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        ready!(timer.as_mut().poll(cx));
+        let late = Error::from(Ended::TimedOut);
+        Poll::Ready(self.input.take_in(Some(Err(late.into_io(io::ErrorKind::TimedOut).into()))))
+    }
+}
 
 impl http_body::Body for Held {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
-        let input = &mut self.0;
         loop {
+            let input = &mut self.input;
             let data = if input.current.is_empty() {
                 input.ready.pop_front()
             } else {
@@ -490,7 +534,7 @@ impl http_body::Body for Held {
             }
             match &input.state {
                 State::Open => {
-                    let filled = ready!(input.poll_fill(cx));
+                    let filled = ready!(self.poll_fill(cx));
                     if let Err(error) = filled {
                         return Poll::Ready(Some(Err(error.into())));
                     }
@@ -504,7 +548,7 @@ impl http_body::Body for Held {
     }
 
     fn is_end_stream(&self) -> bool {
-        let input = &self.0;
+        let input = &self.input;
         input.current.is_empty()
             && input.ready.is_empty()
             && input.trailers.is_none()
@@ -512,12 +556,24 @@ impl http_body::Body for Held {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let input = &self.0;
+        let input = &self.input;
         let here =
             input.current.len() as u64 + input.ready.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-        let left = input.length.map_or(0, |length| length.saturating_sub(input.received));
-        SizeHint::with_exact(here + left)
+        match input.length {
+            Some(length) => SizeHint::with_exact(here + length.saturating_sub(input.received)),
+            None => {
+                let mut hint = SizeHint::new();
+                hint.set_lower(here);
+                hint
+            }
+        }
     }
+}
+
+/// A client that sends more than it declared.
+fn too_long(length: u64, received: u64) -> (io::ErrorKind, BoxError) {
+    let message = format!("the request's body is longer than declared: {length} bytes, {received} came");
+    (io::ErrorKind::InvalidData, Error::new(Kind::Length, message).into())
 }
 
 fn aborted() -> io::Error {

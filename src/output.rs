@@ -13,7 +13,7 @@ use crate::body::Body;
 use crate::error::{BoxError, Error, Kind};
 use crate::input::Input;
 use crate::parker::Watch;
-use crate::source::{Blocking, Source, Trailers, Write};
+use crate::source::{Blocking, Producer, Source, Trailers, Write};
 use crate::trailed::Trailed;
 use crate::writer::Writer;
 
@@ -136,13 +136,14 @@ impl Output {
         OutputKind::Write(Box::new(write)).into()
     }
 
-    /// An async body, passed through as it is: polled by the async side, no worker is held.
+    /// An async body, passed through as it is: polled by the async side, no worker is held. One that synchronous code made ([`into_reader`](Self::into_reader), [`Input::into_body`]) is
+    /// what it was before.
     pub fn body<B>(body: B) -> Self
     where
         B: http_body::Body + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        OutputKind::Body(Body::new(body)).into()
+        Body::new(body).into()
     }
 
     /// Adds trailers, made when the body is complete: on a worker, but for an async body, where its last poll makes them. Over HTTP/1.1 the response has to name them in its `Trailer` header, and
@@ -187,8 +188,8 @@ impl Output {
     pub fn into_reader(self) -> Input {
         let Self { kind, trailers, watch } = self;
         let body = match kind {
-            OutputKind::Source(source) => Body::blocking(Blocking::source(source, trailers)),
-            OutputKind::Write(write) => Body::blocking(Blocking::write(write, trailers)),
+            OutputKind::Source(source) => Body::blocking(Blocking::new(Producer::Source(source), trailers)),
+            OutputKind::Write(write) => Body::blocking(Blocking::new(Producer::Write(write), trailers)),
             other => {
                 let body = match other {
                     OutputKind::Full(bytes) => Body::from(bytes),
@@ -273,7 +274,20 @@ impl From<Vec<u8>> for Output {
 
 impl From<Body> for Output {
     fn from(body: Body) -> Self {
-        OutputKind::Body(body).into()
+        match body.into_producer() {
+            Ok((Producer::Source(source), trailers)) => {
+                Self { trailers, ..OutputKind::Source(source).into() }
+            }
+            Ok((Producer::Write(write), trailers)) => Self { trailers, ..OutputKind::Write(write).into() },
+            Err(body) => OutputKind::Body(body).into(),
+        }
+    }
+}
+
+impl From<Input> for Output {
+    /// What of the input was not read yet.
+    fn from(input: Input) -> Self {
+        input.into_body().into()
     }
 }
 

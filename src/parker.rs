@@ -23,6 +23,8 @@ pub(crate) trait Watch: Send + Sync {
 pub(crate) struct Parker {
     signal: Option<Arc<Signal>>,
     waker: Waker,
+    /// Whether the next wait may use the signal although somebody still holds its waker.
+    reusable: bool,
 }
 
 /// What a waker sets and the thread waits for. The flag is the truth; `unpark` only ends the sleep, so
@@ -57,7 +59,12 @@ impl Parker {
             .ok()
             .flatten()
             .unwrap_or_else(|| Arc::new(Signal { woken: AtomicBool::new(false), thread: current() }));
-        Self { waker: Waker::from(signal.clone()), signal: Some(signal) }
+        Self { waker: Waker::from(signal.clone()), signal: Some(signal), reusable: true }
+    }
+
+    /// Keeps the signal from later waits of the thread if its waker is still held somewhere then: for whoever asks whether it [`is_alone`](Self::is_alone).
+    pub(crate) fn keep_to_myself(&mut self) {
+        self.reusable = false;
     }
 
     /// Wakes the thread that waits in [`park`](Self::park).
@@ -67,7 +74,7 @@ impl Parker {
 
     /// Whether nobody but this parker has its waker, and no wake came: to wait then would be to wait for ever.
     ///
-    /// A waker from an earlier wait may still be held somewhere, so that a false answer says nothing.
+    /// Whoever holds it may never wake it: a false answer says nothing.
     #[cfg(not(tower_wsgi_loom))]
     pub(crate) fn is_alone(&self) -> bool {
         let Some(signal) = &self.signal else {
@@ -116,7 +123,7 @@ impl Parker {
 
 impl Drop for Parker {
     fn drop(&mut self) {
-        let signal = self.signal.take();
+        let signal = self.signal.take().filter(|signal| self.reusable || Arc::strong_count(signal) <= 2);
         // The thread may be ending; the signal then just goes.
         let _ = SPARE.try_with(|spare| spare.set(signal));
     }

@@ -51,7 +51,8 @@ pub(crate) trait Job: Send + Sync {
 ///
 /// At most `workers` handlers run at once. Threads start when there is work and end after ten idle seconds. A handler
 /// that waits inside [`Next::run`](crate::Next::run) lends its place to another one meanwhile, so that waiting handlers cannot
-/// keep the service they wait for from running. Cloning is cheap and shares the pool, so that several layers can draw on the same threads:
+/// keep the service they wait for from running. What they wait for is recognised by its request's extensions, and by being polled by them; a service that gets at its own pool over a
+/// connection, or from a task with a request of its own, needs another pool, or [`queue_timeout`](crate::WsgiLayer::queue_timeout). Cloning is cheap and shares the pool, so that several layers can draw on the same threads:
 ///
 /// ```
 /// use tower_wsgi::{WorkerPool, WsgiLayer};
@@ -147,6 +148,11 @@ pub(crate) struct Full;
 local! {
     /// The pool whose worker this thread is.
     static CURRENT: RefCell<Option<Arc<Core>>> = RefCell::new(None);
+}
+
+local! {
+    /// Who waits for the request whose handler this thread runs.
+    static ON_BEHALF: RefCell<Option<Nested>> = RefCell::new(None);
 }
 
 local! {
@@ -346,13 +352,35 @@ pub(crate) fn forget_reliance() {
     RELIES.with(|relies| relies.set(false));
 }
 
-/// Marks a request as one that the calling worker waits for. Elsewhere it does nothing.
+/// Marks a request as one that the calling worker waits for, and all that wait for that one's own. Elsewhere it does nothing.
 pub(crate) fn mark_waited_for<B>(request: &mut Request<B>) {
     let Some(pool) = CURRENT.with(|current| current.borrow().as_ref().map(Core::id)) else {
         return;
     };
-    let outer = request.extensions_mut().remove::<Nested>();
+    let carried = request.extensions_mut().remove::<Nested>();
+    let outer = carried.or_else(|| ON_BEHALF.with(|waiting| waiting.borrow().clone()));
     request.extensions_mut().insert(Nested(Arc::new(Waiting { pool, outer })));
+}
+
+/// The same for a request that turns up without a mark while the calling worker polls: a service that is waited for made it.
+pub(crate) fn adopt<B>(request: &mut Request<B>) {
+    if request.extensions().get::<Nested>().is_none() {
+        mark_waited_for(request);
+    }
+}
+
+/// Runs a request's handler; what it waits for is waited for by those who wait for it.
+pub(crate) fn on_behalf_of<B, R>(request: Request<B>, handle: impl FnOnce(Request<B>) -> R) -> R {
+    struct Restore(Option<Nested>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ON_BEHALF.with(|waiting| waiting.replace(self.0.take()));
+        }
+    }
+
+    let waiting = request.extensions().get::<Nested>().cloned();
+    let _restore = Restore(ON_BEHALF.with(|outer| outer.replace(waiting)));
+    handle(request)
 }
 
 impl Core {

@@ -1,6 +1,9 @@
 //! Producers that block: what an iterator, a reader or a writing function is while nobody has it run yet, and as a body that async code can poll.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
+use std::iter;
+use std::mem;
 use std::task::{Context, Poll, ready};
 use std::thread;
 
@@ -11,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tracing::Span;
 
-use crate::error::{BoxError, Error, Kind, guard};
+use crate::error::{BoxError, Error, Kind, drop_quietly, guard};
 use crate::writer::{Sink, Writer};
 
 /// How much a reader is asked for at once. A chunk is a frame on its way to the client.
@@ -41,9 +44,14 @@ pub(crate) type Trailers = Box<dyn FnOnce() -> HeaderMap + Send>;
 /// since nothing is known of how long that blocks. The number of such threads is bounded by the host's: each belongs to one request.
 pub(crate) struct Blocking(State);
 
+/// A producer that blocks.
+pub(crate) enum Producer {
+    Source(Source),
+    Write(Write),
+}
+
 enum State {
-    Source(Source, Option<Trailers>),
-    Write(Write, Option<Trailers>),
+    Here(Producer, Option<Trailers>),
     /// On a thread, which sends the end as well: one that vanishes is no end.
     Away(mpsc::Receiver<Option<Result<Frame<Bytes>, BoxError>>>),
     Over,
@@ -85,40 +93,58 @@ impl Source {
     }
 }
 
+impl Producer {
+    /// The same with `chunks` in front, which were read ahead of it.
+    pub(crate) fn behind(self, chunks: VecDeque<Bytes>) -> Self {
+        match self {
+            Self::Source(mut source) if !chunks.is_empty() => {
+                let rest = iter::from_fn(move || source.next());
+                Self::Source(Source::Iter(Box::new(chunks.into_iter().map(Ok).chain(rest))))
+            }
+            Self::Write(write) if !chunks.is_empty() => Self::Write(Box::new(|writer| {
+                chunks.into_iter().try_for_each(|chunk| writer.send(chunk))?;
+                write(writer)
+            })),
+            alone => alone,
+        }
+    }
+}
+
 impl Blocking {
-    pub(crate) fn source(source: Source, trailers: Option<Trailers>) -> Self {
-        Self(State::Source(source, trailers))
+    pub(crate) fn new(producer: Producer, trailers: Option<Trailers>) -> Self {
+        Self(State::Here(producer, trailers))
     }
 
-    pub(crate) fn write(write: Write, trailers: Option<Trailers>) -> Self {
-        Self(State::Write(write, trailers))
+    /// The producer and what makes its trailers, unless a thread has it already.
+    pub(crate) fn into_parts(self) -> Result<(Producer, Option<Trailers>), Self> {
+        match self.0 {
+            State::Here(producer, trailers) => Ok((producer, trailers)),
+            other => Err(Self(other)),
+        }
     }
 
     /// Whether [`next`](Self::next) gives the frames. A writing function goes on by itself once it runs: it needs a thread.
     pub(crate) fn is_in_place(&self) -> bool {
-        matches!(self.0, State::Source(..))
+        matches!(self.0, State::Here(Producer::Source(_), _))
     }
 
     /// The next frame, made by the calling thread. A panic is the producer's failure.
     pub(crate) fn next(&mut self) -> Option<Result<Frame<Bytes>, BoxError>> {
-        let State::Source(source, trailers) = &mut self.0 else {
+        let State::Here(Producer::Source(source), trailers) = &mut self.0 else {
             return None;
         };
         let next = guard(|| match source.next() {
             Some(chunk) => Some(chunk.map(Frame::data)),
             None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers()))),
         });
-        match next {
-            Ok(Some(Ok(frame))) if frame.is_data() => Some(Ok(frame)),
-            Ok(last) => {
-                self.0 = State::Over;
-                last
-            }
-            Err(panic) => {
-                self.0 = State::Over;
-                Some(Err(panic.into()))
-            }
+        if let Ok(Some(Ok(frame))) = &next
+            && frame.is_data()
+        {
+            return next.ok().flatten();
         }
+        // Whoever has the end may rely on what the source held being free again.
+        drop_quietly(mem::replace(&mut self.0, State::Over));
+        next.unwrap_or_else(|panic| Some(Err(panic.into())))
     }
 
     /// The next frame, made by a thread that the first poll starts.
@@ -126,7 +152,7 @@ impl Blocking {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if !matches!(self.0, State::Away(_) | State::Over)
+        if matches!(self.0, State::Here(..))
             && let Err(error) = self.start()
         {
             return Poll::Ready(Some(Err(error.into())));
@@ -147,7 +173,7 @@ impl Blocking {
     /// Has a thread go on with it, inside the runtime and the span of who asked for it.
     fn start(&mut self) -> io::Result<()> {
         let (sender, receiver) = mpsc::channel(AHEAD);
-        let producer = Self(std::mem::replace(&mut self.0, State::Over));
+        let producer = Self(mem::replace(&mut self.0, State::Over));
         let (runtime, span) = (Handle::try_current().ok(), Span::current());
         thread::Builder::new().name("tower-wsgi-producer".into()).spawn(move || {
             let _runtime = runtime.as_ref().map(Handle::enter);
@@ -159,14 +185,12 @@ impl Blocking {
 
     /// Produces to the end, or until nobody listens.
     fn run(mut self, sender: &mpsc::Sender<Option<Result<Frame<Bytes>, BoxError>>>) {
-        let State::Write(write, trailers) = self.0 else {
+        let State::Here(Producer::Write(write), trailers) = self.0 else {
             while let Some(frame) = self.next() {
                 if sender.blocking_send(Some(frame)).is_err() {
                     return;
                 }
             }
-            // Whoever has the end may rely on what the source held being free again.
-            drop(self);
             let _ = sender.blocking_send(None);
             return;
         };

@@ -54,7 +54,10 @@ pub(crate) struct Wait<'a> {
 impl Wait<'_> {
     /// Polls until ready. The calling thread sleeps in between; what wakes the polled thing wakes it.
     pub(crate) fn until<T>(self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Result<T, Ended> {
-        let parker = Parker::current();
+        let mut parker = Parker::current();
+        if self.watch.is_none() {
+            parker.keep_to_myself();
+        }
         let mut cx = Context::from_waker(parker.waker());
         let mut poll = || in_place(|| poll(&mut cx));
         if let Poll::Ready(value) = poll() {
@@ -132,17 +135,17 @@ fn is_inside_async() -> bool {
         return false;
     }
     let mut cx = Context::from_waker(Waker::noop());
-    // Each is given back by its drop, the last one first.
-    let mut spent = Vec::with_capacity(BEYOND_BUDGET);
-    while spent.len() < BEYOND_BUDGET {
-        let Poll::Ready(one) = coop::poll_proceed(&mut cx) else {
-            break;
-        };
-        spent.push(one);
-    }
-    let bounded = spent.len() < BEYOND_BUDGET;
-    while spent.pop().is_some() {}
-    bounded
+    // The drop of the first gives all of it back.
+    let Poll::Ready(_first) = coop::poll_proceed(&mut cx) else {
+        return true;
+    };
+    (1..BEYOND_BUDGET).any(|_| match coop::poll_proceed(&mut cx) {
+        Poll::Ready(another) => {
+            another.made_progress();
+            false
+        }
+        Poll::Pending => true,
+    })
 }
 
 /// Runs a poll, during which the thread counts as one that must not block.

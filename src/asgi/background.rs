@@ -1,14 +1,18 @@
 //! Work that outlives its response.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle};
+
+/// From how many tasks on those that have ended are looked for.
+const PURGE: usize = 16;
 
 /// A request extension that [`AsgiHandler`](crate::AsgiHandler) gives to the async service: work that belongs to the request but outlives its response, like a mail to
 /// be sent or a cache to be filled.
@@ -42,20 +46,25 @@ pub struct BackgroundTasks {
 struct Inner {
     runtime: Handle,
     wait_time: Option<Duration>,
+    /// Where the host ends with its request.
+    lingering: Option<Lingering>,
     state: Mutex<State>,
 }
 
-enum State {
-    /// Nothing was spawned yet.
-    Empty,
-    Running(JoinSet<()>),
-    /// The host waits no more.
-    Released,
+/// No code of a user runs under its lock: what tasks and their results hold is dropped without it.
+#[derive(Default)]
+struct State {
+    tasks: Vec<JoinHandle<()>>,
+    /// Whether nothing was ever spawned.
+    unused: bool,
+    /// Whether the host waits no more.
+    released: bool,
 }
 
 impl BackgroundTasks {
-    pub(super) fn new(runtime: Handle, wait_time: Option<Duration>) -> Self {
-        Self { inner: Arc::new(Inner { runtime, wait_time, state: Mutex::new(State::Empty) }) }
+    pub(super) fn new(runtime: Handle, wait_time: Option<Duration>, lingering: Option<Lingering>) -> Self {
+        let state = Mutex::new(State { unused: true, ..State::default() });
+        Self { inner: Arc::new(Inner { runtime, wait_time, lingering, state }) }
     }
 
     /// Starts a task on the service's runtime. A panic of it is logged.
@@ -64,31 +73,34 @@ impl BackgroundTasks {
         F: Future + Send + 'static,
         F::Output: Send,
     {
-        let task = async move {
+        let task = self.inner.runtime.spawn(async move {
             task.await;
-        };
+        });
         let mut state = self.state();
-        match &mut *state {
-            State::Running(tasks) => {
-                tasks.spawn_on(task, &self.inner.runtime);
-            }
-            State::Empty => {
-                let mut tasks = JoinSet::new();
-                tasks.spawn_on(task, &self.inner.runtime);
-                *state = State::Running(tasks);
-            }
-            State::Released => {
-                drop(state);
-                let mut tasks = JoinSet::new();
-                tasks.spawn_on(task, &self.inner.runtime);
-                self.watch(tasks);
-            }
+        if state.released {
+            drop(state);
+            self.watch(vec![task]);
+            return;
         }
+        state.unused = false;
+        // A body without an end may spawn tasks without an end. To look at all of them now and then costs each spawn the same.
+        let is_time = state.tasks.len() >= PURGE && state.tasks.len().is_power_of_two();
+        let ended: Vec<_> = if is_time {
+            state.tasks.extract_if(.., |task| task.is_finished()).collect()
+        } else {
+            Vec::new()
+        };
+        state.tasks.push(task);
+        drop(state);
+        let mut cx = Context::from_waker(Waker::noop());
+        ended.into_iter().for_each(|mut task| {
+            let _ = poll_task(&mut task, &mut cx);
+        });
     }
 
     /// Whether the end of the response may have to wait: for tasks that run, or for those that somebody may still spawn.
     pub(super) fn may_run(&self) -> bool {
-        Arc::strong_count(&self.inner) > 1 || !matches!(*self.state(), State::Empty)
+        Arc::strong_count(&self.inner) > 1 || !self.state().unused
     }
 
     pub(super) fn wait_time(&self) -> Option<Duration> {
@@ -101,46 +113,68 @@ impl BackgroundTasks {
 
     /// Ready when no task runs.
     pub(super) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.state();
-        let State::Running(tasks) = &mut *state else {
-            return Poll::Ready(());
-        };
-        while let Some(ended) = ready!(tasks.poll_join_next(cx)) {
-            log(ended);
+        let mut pending = Vec::new();
+        loop {
+            let tasks = mem::take(&mut self.state().tasks);
+            if tasks.is_empty() {
+                break;
+            }
+            // Those that are spawned meanwhile are asked next.
+            pending.extend(
+                tasks
+                    .into_iter()
+                    .filter_map(|mut task| poll_task(&mut task, cx).is_pending().then_some(task)),
+            );
         }
-        Poll::Ready(())
+        if pending.is_empty() {
+            return Poll::Ready(());
+        }
+        self.state().tasks.append(&mut pending);
+        Poll::Pending
     }
 
     /// Cancels what runs.
     pub(super) fn cancel(&self) {
-        let state = mem::replace(&mut *self.state(), State::Released);
-        // The tasks are a user's: they are dropped without the lock.
-        drop(state);
+        for task in self.take() {
+            task.abort();
+        }
     }
 
     /// Lets what runs go on without the host, up to `wait_time`.
     pub(super) fn release(&self) {
-        let state = mem::replace(&mut *self.state(), State::Released);
-        if let State::Running(tasks) = state {
+        let tasks = self.take();
+        if !tasks.is_empty() {
             self.watch(tasks);
         }
     }
 
+    fn take(&self) -> Vec<JoinHandle<()>> {
+        let mut state = self.state();
+        state.released = true;
+        mem::take(&mut state.tasks)
+    }
+
     /// Has a task of the runtime wait for others, and cancel them after `wait_time`.
-    fn watch(&self, mut tasks: JoinSet<()>) {
+    fn watch(&self, tasks: Vec<JoinHandle<()>>) {
         let wait_time = self.inner.wait_time;
-        let all = async move {
-            while let Some(ended) = tasks.join_next().await {
-                log(ended);
+        let lingers = self.inner.lingering.as_ref().map(Lingering::begin);
+        drop(self.inner.runtime.spawn(async move {
+            let aborts: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
+            let all = async {
+                for mut task in tasks {
+                    poll_fn(|cx| poll_task(&mut task, cx)).await;
+                }
+            };
+            match wait_time {
+                Some(wait_time) => {
+                    if tokio::time::timeout(wait_time, all).await.is_err() {
+                        aborts.iter().for_each(AbortHandle::abort);
+                    }
+                }
+                None => all.await,
             }
-        };
-        match wait_time {
-            Some(wait_time) => drop(self.inner.runtime.spawn(async move {
-                // The tasks are cancelled by the drop of their set.
-                let _ = tokio::time::timeout(wait_time, all).await;
-            })),
-            None => drop(self.inner.runtime.spawn(all)),
-        }
+            drop(lingers);
+        }));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -148,20 +182,49 @@ impl BackgroundTasks {
     }
 }
 
-impl fmt::Debug for BackgroundTasks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let running = match &*self.state() {
-            State::Running(tasks) => tasks.len(),
-            State::Empty | State::Released => 0,
-        };
-        f.debug_struct("BackgroundTasks").field("running", &running).finish_non_exhaustive()
-    }
-}
-
-fn log(ended: Result<(), JoinError>) {
-    if let Err(error) = ended
+/// Ready when a task has ended. A panic of it is logged.
+fn poll_task(task: &mut JoinHandle<()>, cx: &mut Context<'_>) -> Poll<()> {
+    if let Err(error) = ready!(Pin::new(task).poll(cx))
         && error.is_panic()
     {
         tracing::error!(%error, "a background task panicked");
+    }
+    Poll::Ready(())
+}
+
+/// A request extension, for hosts that end with their request: how many sets of tasks go on without their response.
+#[derive(Clone, Default)]
+pub(crate) struct Lingering(Arc<(Mutex<usize>, Condvar)>);
+
+impl Lingering {
+    /// Counts one, until the guard is dropped.
+    fn begin(&self) -> impl Send + Sync + 'static {
+        struct Guard(Lingering);
+        impl Drop for Guard {
+            fn drop(&mut self) {
+                *self.0.count() -= 1;
+                self.0.0.1.notify_all();
+            }
+        }
+
+        *self.count() += 1;
+        Guard(self.clone())
+    }
+
+    /// Blocks until there are none.
+    pub(crate) fn wait(&self) {
+        let waited = self.0.1.wait_while(self.count(), |count| *count > 0);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn count(&self) -> MutexGuard<'_, usize> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for BackgroundTasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let running = self.state().tasks.iter().filter(|task| !task.is_finished()).count();
+        f.debug_struct("BackgroundTasks").field("running", &running).finish_non_exhaustive()
     }
 }

@@ -71,7 +71,7 @@ pub struct AsgiLayer<S = Adapter, B = Body> {
 
 /// A [`SyncHandler`] made from a tower service: what a2wsgi calls `ASGIMiddleware(app)`.
 ///
-/// The service may be whatever takes a request and gives a response: an axum `Router`, a hyper or tonic service, a stack of tower layers.
+/// The service may be whatever tower service takes a request and gives a response: an axum `Router`, a tonic service, a stack of tower layers.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -87,7 +87,8 @@ pub struct AsgiLayer<S = Adapter, B = Body> {
 /// # Ok::<(), tower_wsgi::BoxError>(())
 /// ```
 ///
-/// Its settings are those of the layer: `AsgiLayer::adapter().wait_time(second).layer(router)`.
+/// Its settings are those of the layer: `AsgiLayer::adapter().wait_time(second).layer(router)`. So is the body that a service takes, if it is none of ours: see
+/// [`AsgiLayer::request_body`].
 ///
 /// The service finds the request's [`Scope`] and its [`BackgroundTasks`] among the request's extensions, beside those that the host and the sync middleware put there.
 ///
@@ -103,10 +104,12 @@ pub struct AsgiLayer<S = Adapter, B = Body> {
 /// There is no time limit of its own. A service that gives up for good (it is not ready, and keeps no waker) is an error, but for a host whose client can still end the wait by leaving; put tower's `TimeoutLayer` around one that may
 /// wait for ever. Timers and sockets need their runtime to be driven: a multi-threaded one is; a current-thread one only while some thread is in its `block_on`.
 ///
+/// What the thread polls counts as async: a handler that is called in there is an error, inside `block_in_place` too. Tasks of tokio are recognised, but for those inside
+/// `tokio::task::unconstrained`; those of other executors are not.
+///
 /// # Errors
 /// The service's own error, from [`call`](SyncHandler::call). An [`Error`] that [`is_panic`](Error::is_panic) if the service panicked, [`is_disconnected`](Error::is_disconnected) if the
-/// host's client left meanwhile, [`is_inside_async`](Error::is_inside_async) if the calling thread polls an async task, which it would keep from going on (one inside
-/// `tokio::task::unconstrained` is not recognised), [`is_stuck`](Error::is_stuck) if the
+/// host's client left meanwhile, [`is_inside_async`](Error::is_inside_async) if the calling thread polls an async task, which it would keep from going on, [`is_stuck`](Error::is_stuck) if the
 /// service can never become ready. A body's error, or panic, comes from the read of the body.
 ///
 /// # Cancellation
@@ -236,7 +239,7 @@ impl<S> AsgiHandler<S> {
     #[must_use]
     pub fn new(service: S) -> Self
     where
-        S: Service<Request<Body>>,
+        S: Service<Request<Body>> + Clone,
     {
         AsgiLayer::adapter().layer(service)
     }
@@ -268,11 +271,12 @@ where
 {
     fn call(&self, request: Request<Input>) -> Result<Response<Output>, BoxError> {
         may_block()?;
-        let (runtime, stays) = runtime::find(self.settings.runtime.as_ref()).map_err(|error| {
+        let runtime = runtime::find(self.settings.runtime.as_ref()).map_err(|error| {
             Error::with_source(Kind::Overloaded, "no runtime could be started for a service", error)
         })?;
         let watch = request.extensions().get().and_then(Environ::watch).cloned();
-        let tasks = BackgroundTasks::new(runtime.clone(), self.settings.wait_time);
+        let lingering = request.extensions().get().cloned();
+        let tasks = BackgroundTasks::new(runtime.clone(), self.settings.wait_time, lingering);
         let _runtime = runtime.enter();
         // What the service drops, it drops inside: a panic in that is an error too.
         let response = guard(|| {
@@ -298,7 +302,7 @@ where
             }
         };
         Ok(response.map(|body| {
-            let needs_runtime = !stays && body.needs_runtime() && !body.is_end_stream();
+            let needs_runtime = body.needs_runtime() && !body.is_end_stream();
             let body =
                 if needs_runtime || tasks.may_run() { Body::new(Backed::new(body, tasks)) } else { body };
             Output { watch, ..Output::from(body) }

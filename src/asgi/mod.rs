@@ -1,8 +1,7 @@
 //! The crossing from sync to async.
 //!
 //! A request's trip: [`AsgiHandler`] or [`Asgi`] (`layer.rs`) finds the runtime (`runtime.rs`), turns the environ into a scope and the input into an async body, and polls the service
-//! on the calling thread until its response is there. Its body goes back as it is, unless background tasks (`background.rs`) hold its end or it needs its
-//! runtime (`body.rs`).
+//! on the calling thread until its response is there. Its body goes back inside that runtime, with its end held back by background tasks (`background.rs`), if there are any (`body.rs`).
 
 mod background;
 mod body;
@@ -10,4 +9,5 @@ mod layer;
 mod runtime;
 
 pub use background::BackgroundTasks;
+pub(crate) use background::Lingering;
 pub use layer::{Asgi, AsgiHandler, AsgiLayer};

@@ -23,10 +23,11 @@ use http::header::{CONTENT_TYPE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 
 use super::respond;
+use crate::asgi::Lingering;
 use crate::error::{Error, Kind};
 use crate::handler::SyncHandler;
 use crate::input::Input;
-use crate::response::{declared_length, plain_response, report};
+use crate::response::{declared_length, is_bodiless, plain_response, report};
 use crate::variables::Variables;
 
 const STATUS: HeaderName = HeaderName::from_static("status");
@@ -87,26 +88,31 @@ pub fn run<H: SyncHandler>(handler: H) -> ExitCode {
 /// more ([`Error::is_disconnected`]).
 ///
 /// # Blocking
-/// Until the response is sent.
+/// Until the response is sent, and its [`BackgroundTasks`](crate::BackgroundTasks) are done, or their time is over.
 pub fn serve<H, R, W>(handler: &H, variables: Variables, input: R, output: W) -> Result<(), Error>
 where
     H: SyncHandler + ?Sized,
     R: Read + Send + 'static,
     W: Write,
 {
-    let mut output = output;
-    let request = match request(variables, input) {
+    let head = variables.get("REQUEST_METHOD") == Some(b"HEAD");
+    let method = if head { Method::HEAD } else { Method::GET };
+    let mut request = match request(variables, input) {
         Ok(request) => request,
         Err(error) => {
-            let response = plain_response(&Method::GET, StatusCode::BAD_REQUEST, &error);
-            send(response.map(Input::from), &mut output)?;
+            let response = plain_response(&method, StatusCode::BAD_REQUEST, &error);
+            send(&method, response.map(Input::from), output)?;
             return Err(error);
         }
     };
+    let lingering = Lingering::default();
+    request.extensions_mut().insert(lingering.clone());
     let mut response = respond(handler, request);
     let failed = response.extensions_mut().remove::<Error>();
-    send(response, &mut output)?;
-    failed.map_or(Ok(()), Err)
+    let sent = send(&method, response, output);
+    // Whatever became of the response: the program ends after this.
+    lingering.wait();
+    sent.and(failed.map_or(Ok(()), Err))
 }
 
 /// The request that a CGI host describes.
@@ -130,7 +136,7 @@ fn is_chunked(headers: &HeaderMap) -> bool {
 }
 
 /// Writes the response. The head goes out with the first chunk that is here at once.
-fn send(response: Response<Input>, output: &mut impl Write) -> Result<(), Error> {
+fn send(method: &Method, response: Response<Input>, mut output: impl Write) -> Result<(), Error> {
     let gone = |error| Error::with_source(Kind::Disconnected, "the response could not be written", error);
     let (head, mut body) = response.into_parts();
     let reason = head.status.canonical_reason().unwrap_or_default();
@@ -143,7 +149,8 @@ fn send(response: Response<Input>, output: &mut impl Write) -> Result<(), Error>
         text.extend_from_slice(value.as_bytes());
         text.extend_from_slice(b"\r\n");
     }
-    if !head.headers.contains_key(CONTENT_TYPE) && !body.is_over() {
+    let has_body = !is_bodiless(method, head.status) && !body.is_over();
+    if has_body && !head.headers.contains_key(CONTENT_TYPE) {
         // A document has to have one (section 6.3.1).
         text.extend_from_slice(b"content-type: application/octet-stream\r\n");
     }

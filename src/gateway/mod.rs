@@ -22,7 +22,7 @@ pub mod cgi;
 use http::header::CONTENT_LENGTH;
 use http::{Method, Request, Response};
 
-use crate::error::{Error, Kind, guard};
+use crate::error::{Error, Kind, drop_quietly, guard};
 use crate::handler::SyncHandler;
 use crate::input::Input;
 use crate::output::{Output, OutputKind};
@@ -59,15 +59,47 @@ pub fn respond<H: SyncHandler + ?Sized>(handler: &H, request: Request<Input>) ->
 fn prepare(method: &Method, response: Response<Output>) -> Result<Response<Input>, Error> {
     let (parts, output) = response.into_parts();
     let mut head = Response::from_parts(parts, ());
-    drop_hop_by_hop(&mut head);
-    let declared = check_head(&head)?;
+    match fit(method, &mut head, &output) {
+        Ok(Fit::Send(declared)) => {
+            // An async body has no moment up to which it could still make another head.
+            let is_async = matches!(output.kind, OutputKind::Full(_) | OutputKind::Body(_));
+            let mut body = output.into_reader();
+            if let Some(length) = declared {
+                body.declare(length);
+            }
+            if !is_async {
+                body.await_first().map_err(Error::body)?;
+            }
+            Ok(head.map(|()| body))
+        }
+        Ok(Fit::Drop) => {
+            drop_quietly(output);
+            Ok(head.map(|()| Input::empty()))
+        }
+        Err(error) => {
+            drop_quietly(output);
+            Err(error)
+        }
+    }
+}
+
+/// What to do with a response's body.
+enum Fit {
+    /// Send it, of a declared length or not.
+    Send(Option<u64>),
+    /// There must be none.
+    Drop,
+}
+
+fn fit(method: &Method, head: &mut Response<()>, output: &Output) -> Result<Fit, Error> {
+    drop_hop_by_hop(head);
+    let declared = check_head(head)?;
     let length = output.length();
     if is_bodiless(method, head.status()) {
-        fit_length(method, &mut head, &output);
+        fit_length(method, head, output);
         // The end of an empty body may have to be waited for: background tasks hold it.
         let is_empty = matches!(output.kind, OutputKind::Body(_)) && length == Some(0);
-        let body = if is_empty { output } else { guard(|| drop(output)).map(|()| Output::empty())? };
-        return Ok(head.map(|()| body.into_reader()));
+        return Ok(if is_empty { Fit::Send(None) } else { Fit::Drop });
     }
     match (declared, length) {
         (None, Some(length)) if output.trailers.is_none() => {
@@ -80,14 +112,5 @@ fn prepare(method: &Method, response: Response<Output>) -> Result<Response<Input
         }
         _ => {}
     }
-    let runs_here = matches!(output.kind, OutputKind::Source(_) | OutputKind::Write(_));
-    let is_forward = matches!(output.kind, OutputKind::Forward(_));
-    let mut body = output.into_reader();
-    if let Some(length) = declared {
-        body.declare(length);
-    }
-    if runs_here || is_forward {
-        body.await_first().map_err(Error::body)?;
-    }
-    Ok(head.map(|()| body))
+    Ok(Fit::Send(declared))
 }

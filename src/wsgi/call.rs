@@ -28,7 +28,7 @@ use crate::input::Input;
 use crate::next::{CallInner, Mount, Next};
 use crate::output::Forward;
 use crate::parker::Watch;
-use crate::pool::{Job, lend};
+use crate::pool::{Job, lend, on_behalf_of};
 use crate::response::declared_length;
 use crate::view::{split, with_path};
 
@@ -132,7 +132,7 @@ impl<H: SyncHandler> Call<H> {
     fn run_handler(self: &Arc<Self>, mut request: Request<Input>) {
         self.prepare(&mut request);
         let handler = &self.shared.handler;
-        match catch_unwind(AssertUnwindSafe(|| handler.call(request))) {
+        match catch_unwind(AssertUnwindSafe(|| on_behalf_of(request, |request| handler.call(request)))) {
             Ok(Ok(response)) => deliver(self, response),
             Ok(Err(error)) => fail(self, &Error::handler(error)),
             Err(payload) => fail(self, &Error::panic(&*payload)),

@@ -20,6 +20,7 @@ use crate::error::{BoxError, Error, Kind};
 use crate::handler::SyncHandler;
 use crate::input::Input;
 use crate::output;
+use crate::pool::adopt;
 use crate::response::error_response;
 
 /// The response of a [`WsgiService`](crate::WsgiService), before it is there.
@@ -50,8 +51,9 @@ impl<H: SyncHandler> ResponseFuture<H> {
     }
 
     /// Hands the request to the pool.
-    fn submit(&mut self, request: Request<Input>, timer: Option<Pin<Box<Sleep>>>) -> Result<(), Error> {
+    fn submit(&mut self, mut request: Request<Input>, timer: Option<Pin<Box<Sleep>>>) -> Result<(), Error> {
         let settings = &self.call.shared.settings;
+        adopt(&mut request);
         let nested = settings.pool.is_waiting_for(&request);
         self.call.set_waited_for(nested);
         self.call.exchange.submit(Work::Start(request));

@@ -10,7 +10,7 @@ use super::call::{Answer, Call, Work};
 use super::deliver::{answer, fail, fail_plainly, finish};
 use super::meter::Meter;
 use crate::body::Body;
-use crate::error::{Error, guard};
+use crate::error::{Error, drop_quietly, guard};
 use crate::exchange::Room;
 use crate::handler::SyncHandler;
 use crate::pool::Job;
@@ -150,12 +150,5 @@ fn complete<H: SyncHandler>(call: &Arc<Call<H>>, producer: Box<Producer>, end: R
             finish(call, Ok(()));
         }
         (None, Err(error)) => finish(call, Err(error)),
-    }
-}
-
-/// Drops a user's value. A panic in its `Drop` changes nothing for the client: what it was for is done.
-fn drop_quietly<T>(value: T) {
-    if let Err(error) = guard(|| drop(value)) {
-        tracing::error!(%error, "a panic while a body was dropped");
     }
 }
