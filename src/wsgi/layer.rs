@@ -231,7 +231,7 @@ impl<H> WsgiLayer<H> {
     }
 
     /// How long a read of the request's body may wait for a byte before it fails with [`TimedOut`](std::io::ErrorKind::TimedOut); for ever by
-    /// default. It bounds how long a sender who stalls can hold a worker.
+    /// default. It bounds how long a sender who stalls can hold a worker. Where the input becomes an async body, it holds for the polls of that, which then need a runtime with its time driver.
     #[must_use]
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
         self.settings.read_timeout = Some(timeout);
