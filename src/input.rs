@@ -1,8 +1,9 @@
 //! A body on the synchronous side, to be read: the request's, or one of a response that synchronous code reads.
 
+mod held;
+
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
 use std::io::{self, BufRead, Read};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
-use http_body::{Body as _, Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
+use http_body::{Body as _, Frame};
 
-use crate::body::{Body, PollFrame};
+use self::held::Held;
+use crate::body::Body;
 use crate::error::{BodyError, BoxError, Error, Kind, find, guard};
 use crate::parker::Watch;
 use crate::source::{Blocking, Producer, Source};
@@ -254,7 +255,7 @@ impl Input {
         let is_held = left.is_some() && left != self.body.size_hint().exact();
         if matches!(self.state, State::Open) && (is_held || self.read_timeout.is_some()) {
             // The body knows nothing of what was declared, or of the time it has: it is held to them here.
-            return Body::new(Held { input: self, timer: None });
+            return Body::new(Held::new(self));
         }
         let mut chunks = std::mem::take(&mut self.ready);
         if !self.current.is_empty() {
@@ -490,83 +491,6 @@ impl From<Vec<u8>> for Input {
 impl From<Input> for Body {
     fn from(input: Input) -> Self {
         input.into_body()
-    }
-}
-
-/// An input as an async body, held to what was declared and to the time it has.
-struct Held {
-    input: Input,
-    /// Runs while the next frame is waited for.
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Held {
-    /// Polls for one frame, as long as there is time.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
-        if let Poll::Ready(filled) = self.input.poll_fill(cx) {
-            self.timer = None;
-            return Poll::Ready(filled);
-        }
-        let Some(timeout) = self.input.read_timeout else {
-            return Poll::Pending;
-        };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        ready!(timer.as_mut().poll(cx));
-        let late = Error::from(Ended::TimedOut);
-        Poll::Ready(self.input.take_in(Some(Err(late.into_io(io::ErrorKind::TimedOut).into()))))
-    }
-}
-
-impl http_body::Body for Held {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
-        loop {
-            let input = &mut self.input;
-            let data = if input.current.is_empty() {
-                input.ready.pop_front()
-            } else {
-                Some(std::mem::take(&mut input.current))
-            };
-            if let Some(data) = data {
-                return Poll::Ready(Some(Ok(Frame::data(data))));
-            }
-            match &input.state {
-                State::Open => {
-                    let filled = ready!(self.poll_fill(cx));
-                    if let Err(error) = filled {
-                        return Poll::Ready(Some(Err(error.into())));
-                    }
-                }
-                State::End => {
-                    return Poll::Ready(input.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
-                }
-                State::Failed(..) => return Poll::Ready(None),
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        let input = &self.input;
-        input.current.is_empty()
-            && input.ready.is_empty()
-            && input.trailers.is_none()
-            && !matches!(input.state, State::Open)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let input = &self.input;
-        let here =
-            input.current.len() as u64 + input.ready.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-        match input.length {
-            Some(length) => SizeHint::with_exact(here + length.saturating_sub(input.received)),
-            None => {
-                let mut hint = SizeHint::new();
-                hint.set_lower(here);
-                hint
-            }
-        }
     }
 }
 

@@ -142,6 +142,7 @@ mod handler;
 mod input;
 #[cfg(all(test, tower_wsgi_loom))]
 mod models;
+mod nesting;
 mod next;
 mod output;
 mod parker;

@@ -9,7 +9,7 @@
 //! nobody needed for [`KEEP_ALIVE`] end. A thread that found nothing looks again for a moment before it sleeps; while one
 //! looks, nobody is woken. Whoever takes a job and sees another wakes the next thread.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -17,8 +17,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
-
-use http::Request;
 
 use crate::parker::Parker;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, local, lock, yield_now};
@@ -131,16 +129,6 @@ struct Sleeper {
     waker: Waker,
 }
 
-/// A request extension: the pools on which handlers wait for this request. It goes with the request, so that it is not lost where a
-/// service in between runs it in a task of its own.
-#[derive(Clone)]
-struct Nested(Arc<Waiting>);
-
-struct Waiting {
-    pool: usize,
-    outer: Option<Nested>,
-}
-
 /// A pool has too much to do.
 #[derive(Debug)]
 pub(crate) struct Full;
@@ -148,16 +136,6 @@ pub(crate) struct Full;
 local! {
     /// The pool whose worker this thread is.
     static CURRENT: RefCell<Option<Arc<Core>>> = RefCell::new(None);
-}
-
-local! {
-    /// Who waits for the request whose handler this thread runs.
-    static ON_BEHALF: RefCell<Option<Nested>> = RefCell::new(None);
-}
-
-local! {
-    /// Whether something that this thread polled waits for a worker of its pool.
-    static RELIES: Cell<bool> = Cell::new(false);
 }
 
 impl WorkerPool {
@@ -263,27 +241,8 @@ impl WorkerPool {
         }
     }
 
-    /// Whether a handler on this pool waits for the request.
-    pub(crate) fn is_waiting_for<B>(&self, request: &Request<B>) -> bool {
-        let mut next = request.extensions().get::<Nested>();
-        while let Some(Nested(waiting)) = next {
-            if waiting.pool == self.id() {
-                return true;
-            }
-            next = waiting.outer.as_ref();
-        }
-        false
-    }
-
-    /// Notes that something that is polled here waits for one of this pool's workers.
-    pub(crate) fn note_reliance(&self) {
-        let own = CURRENT.with(|current| current.borrow().as_ref().map(Core::id));
-        if own == Some(self.id()) {
-            RELIES.with(|relies| relies.set(true));
-        }
-    }
-
-    fn id(&self) -> usize {
+    /// What tells it from other pools.
+    pub(crate) fn id(&self) -> usize {
         self.handle.core.id()
     }
 
@@ -338,49 +297,14 @@ pub(crate) fn lend<R>(wait: impl FnOnce() -> R) -> R {
     wait()
 }
 
+/// The [`id`](WorkerPool::id) of the pool whose worker the calling thread is.
+pub(crate) fn current() -> Option<usize> {
+    CURRENT.with(|current| current.borrow().as_ref().map(Core::id))
+}
+
 /// Whether the calling thread is a worker of a pool.
 pub(crate) fn is_worker() -> bool {
-    CURRENT.with(|current| current.borrow().is_some())
-}
-
-/// Whether something that was polled since [`forget_reliance`] waits for a worker of the calling worker's pool.
-pub(crate) fn relies_on_pool() -> bool {
-    RELIES.with(Cell::get)
-}
-
-pub(crate) fn forget_reliance() {
-    RELIES.with(|relies| relies.set(false));
-}
-
-/// Marks a request as one that the calling worker waits for, and all that wait for that one's own. Elsewhere it does nothing.
-pub(crate) fn mark_waited_for<B>(request: &mut Request<B>) {
-    let Some(pool) = CURRENT.with(|current| current.borrow().as_ref().map(Core::id)) else {
-        return;
-    };
-    let carried = request.extensions_mut().remove::<Nested>();
-    let outer = carried.or_else(|| ON_BEHALF.with(|waiting| waiting.borrow().clone()));
-    request.extensions_mut().insert(Nested(Arc::new(Waiting { pool, outer })));
-}
-
-/// The same for a request that turns up without a mark while the calling worker polls: a service that is waited for made it.
-pub(crate) fn adopt<B>(request: &mut Request<B>) {
-    if request.extensions().get::<Nested>().is_none() {
-        mark_waited_for(request);
-    }
-}
-
-/// Runs a request's handler; what it waits for is waited for by those who wait for it.
-pub(crate) fn on_behalf_of<B, R>(request: Request<B>, handle: impl FnOnce(Request<B>) -> R) -> R {
-    struct Restore(Option<Nested>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            ON_BEHALF.with(|waiting| waiting.replace(self.0.take()));
-        }
-    }
-
-    let waiting = request.extensions().get::<Nested>().cloned();
-    let _restore = Restore(ON_BEHALF.with(|outer| outer.replace(waiting)));
-    handle(request)
+    current().is_some()
 }
 
 impl Core {

@@ -9,8 +9,9 @@ use tokio::runtime::Handle;
 use tokio::task::coop;
 
 use crate::error::{Error, Kind};
+use crate::nesting::{forget_reliance, relies_on_pool};
 use crate::parker::{Parker, Watch};
-use crate::pool::{forget_reliance, is_worker, lend, relies_on_pool};
+use crate::pool::{is_worker, lend};
 use crate::sync::local;
 
 /// More than the operations that tokio lets a task do in one go (128).

@@ -25,10 +25,11 @@ use crate::error::{BoxError, Error, Kind};
 use crate::exchange::{Begin, Exchange, Leftover, Room};
 use crate::handler::SyncHandler;
 use crate::input::Input;
+use crate::nesting::{note_reliance, on_behalf_of};
 use crate::next::{CallInner, Mount, Next};
 use crate::output::Forward;
 use crate::parker::Watch;
-use crate::pool::{Job, lend, on_behalf_of};
+use crate::pool::{Job, lend};
 use crate::response::declared_length;
 use crate::view::{split, with_path};
 
@@ -221,7 +222,7 @@ impl<H: SyncHandler> Source for Call<H> {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = self.exchange.poll_frame(cx, resume);
         if polled.is_pending() {
-            self.shared.settings.pool.note_reliance();
+            note_reliance(&self.shared.settings.pool);
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
     }

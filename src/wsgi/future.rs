@@ -19,8 +19,8 @@ use crate::body::Body;
 use crate::error::{BoxError, Error, Kind};
 use crate::handler::SyncHandler;
 use crate::input::Input;
+use crate::nesting::{adopt, is_waited_for};
 use crate::output;
-use crate::pool::adopt;
 use crate::response::error_response;
 
 /// The response of a [`WsgiService`](crate::WsgiService), before it is there.
@@ -54,7 +54,7 @@ impl<H: SyncHandler> ResponseFuture<H> {
     fn submit(&mut self, mut request: Request<Input>, timer: Option<Pin<Box<Sleep>>>) -> Result<(), Error> {
         let settings = &self.call.shared.settings;
         adopt(&mut request);
-        let nested = settings.pool.is_waiting_for(&request);
+        let nested = is_waited_for(&request, &settings.pool);
         self.call.set_waited_for(nested);
         self.call.exchange.submit(Work::Start(request));
         if nested {
