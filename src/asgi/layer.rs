@@ -289,18 +289,13 @@ where
             let wait = Wait { watch: watch.as_ref(), lends: true, asked: true, ..Wait::default() };
             wait.until(|cx| response.as_mut().poll(cx))
         });
-        let response = match response {
-            Ok(Ok(Ok(response))) => response.map(Body::new),
-            failed => {
-                tasks.release();
-                return Err(match failed {
-                    Ok(Ok(Err(error))) => error.into(),
-                    Ok(Err(ended)) => Error::from(ended).into(),
-                    Err(panic) => panic.into(),
-                    Ok(Ok(Ok(_))) => unreachable!("handled above"),
-                });
-            }
+        let response: Result<_, BoxError> = match response {
+            Ok(Ok(Ok(response))) => Ok(response.map(Body::new)),
+            Ok(Ok(Err(error))) => Err(error.into()),
+            Ok(Err(ended)) => Err(Error::from(ended).into()),
+            Err(panic) => Err(panic.into()),
         };
+        let response = response.inspect_err(|_| tasks.release())?;
         Ok(response.map(|body| {
             let needs_runtime = body.needs_runtime() && !body.is_end_stream();
             let body =
