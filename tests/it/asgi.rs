@@ -4,15 +4,18 @@ mod background;
 mod cancel;
 mod contexts;
 mod errors;
-
 mod fork;
+mod handed;
 mod layer;
+mod lingering;
 mod misuse;
 mod nested;
 mod outputs;
 mod passing;
 mod place;
 mod request;
+mod views;
+mod waits;
 
 use std::fmt;
 use std::io::{self, Read};
