@@ -172,10 +172,10 @@ impl Error {
             Some(source) if find::<Self>(source).is_some_and(Self::is_panic) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            Some(source) if causes(source).any(is_request_body) => StatusCode::BAD_REQUEST,
             Some(source) if find::<Self>(source).is_some_and(Self::is_timed_out) => {
                 StatusCode::REQUEST_TIMEOUT
             }
+            Some(source) if causes(source).any(is_request_body) => StatusCode::BAD_REQUEST,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -313,7 +313,6 @@ async fn a2_a_read_timeout_reaches_an_async_service() {
 }
 
 #[tokio::test]
-#[ignore = "it is a 400: the failure of a request's body is looked for before the time that is over"]
 async fn a12_a_body_that_comes_too_slowly_to_an_async_service_is_a_408() {
     let service = hurried().layer(AsgiHandler::new(service_fn(reads)));
     let (_sender, body) = fed();
