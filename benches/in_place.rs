@@ -40,6 +40,16 @@ fn main() {
 
     println!("nanoseconds per call, head and body");
     calls("a service that is ready", rounds, time, runtime, service(|_| async { hello() }));
+    {
+        let _inside = runtime.enter();
+        calls(
+            "the same from inside the runtime's context",
+            rounds,
+            time,
+            runtime,
+            service(|_| async { hello() }),
+        );
+    }
     let yielding = service(|_| async {
         tokio::task::yield_now().await;
         hello()
