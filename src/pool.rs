@@ -32,7 +32,7 @@ const SEARCHES: usize = 200;
 #[cfg(tower_wsgi_loom)]
 const SEARCHES: usize = 1;
 
-/// How many handlers, per worker, may wait for something that may itself need a worker before no new request is taken up. What those wait for
+/// How many handlers, per worker, may run, or wait for something that may itself need a worker, before no new request is taken up. What those wait for
 /// still is, so that they go on: the bound is on threads and not on progress.
 const NESTING: usize = 4;
 
@@ -500,7 +500,9 @@ impl State {
 
     /// How many new requests could be taken up at once.
     fn free(&self, workers: usize) -> usize {
-        if self.lending >= workers * NESTING { 0 } else { workers.saturating_sub(self.active) }
+        // Those that run may come to lend, too.
+        let may_lend = (workers * NESTING).saturating_sub(self.lending + self.active);
+        may_lend.min(workers.saturating_sub(self.active))
     }
 
     /// Whether a thread that comes now would find something to do.

@@ -55,6 +55,8 @@ struct Inner {
 #[derive(Default)]
 struct State {
     tasks: Vec<JoinHandle<()>>,
+    /// At how many of them those that have ended are looked for.
+    purge_at: usize,
     /// Whether nothing was ever spawned.
     unused: bool,
     /// Whether the host waits no more.
@@ -63,7 +65,7 @@ struct State {
 
 impl BackgroundTasks {
     pub(super) fn new(runtime: Handle, wait_time: Option<Duration>, lingering: Option<Lingering>) -> Self {
-        let state = Mutex::new(State { unused: true, ..State::default() });
+        let state = Mutex::new(State { purge_at: PURGE, unused: true, ..State::default() });
         Self { inner: Arc::new(Inner { runtime, wait_time, lingering, state }) }
     }
 
@@ -83,13 +85,12 @@ impl BackgroundTasks {
             return;
         }
         state.unused = false;
-        // A body without an end may spawn tasks without an end. To look at all of them now and then costs each spawn the same.
-        let is_time = state.tasks.len() >= PURGE && state.tasks.len().is_power_of_two();
-        let ended: Vec<_> = if is_time {
-            state.tasks.extract_if(.., |task| task.is_finished()).collect()
-        } else {
-            Vec::new()
-        };
+        // A body without an end may spawn tasks without an end. To look at all of them whenever they have doubled costs each spawn the same.
+        let mut ended = Vec::new();
+        if state.tasks.len() >= state.purge_at {
+            ended.extend(state.tasks.extract_if(.., |task| task.is_finished()));
+            state.purge_at = PURGE.max(state.tasks.len() * 2);
+        }
         state.tasks.push(task);
         drop(state);
         let mut cx = Context::from_waker(Waker::noop());

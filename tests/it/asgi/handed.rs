@@ -222,28 +222,30 @@ fn a7_a_response_that_gets_its_length_late_is_cut_off() {
 
 #[test]
 fn a2_a_request_that_gets_its_length_late_is_held_to_it() {
-    let looked_at = || {
-        let mut input = Input::from("0123456789");
-        input.fill_buf().expect("a chunk");
-        input
-    };
-    let taken = || {
-        let mut input = Input::from("0123456789");
-        input.chunk().expect("a chunk");
-        input
-    };
-    for input in [Input::from("0123456789"), looked_at(), taken()] {
-        let error = io::copy(&mut input.with_length(5), &mut io::sink()).expect_err("an error");
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        assert!(cause::<Error>(&error).is_length());
-    }
-    for input in [Input::from("0123456789"), looked_at(), taken()] {
-        let error = io::copy(&mut input.with_length(11), &mut io::sink()).expect_err("an error");
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        assert!(cause::<Error>(&error).is_length());
-    }
-    assert_eq!(io::read_to_string(looked_at().with_length(10)).expect("a body"), "0123456789");
-    assert_eq!(taken().with_length(10).chunk().expect("the end"), None);
+    watched(|| {
+        let looked_at = || {
+            let mut input = Input::from("0123456789");
+            input.fill_buf().expect("a chunk");
+            input
+        };
+        let taken = || {
+            let mut input = Input::from("0123456789");
+            input.chunk().expect("a chunk");
+            input
+        };
+        for input in [Input::from("0123456789"), looked_at(), taken()] {
+            let error = io::copy(&mut input.with_length(5), &mut io::sink()).expect_err("an error");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(cause::<Error>(&error).is_length());
+        }
+        for input in [Input::from("0123456789"), looked_at(), taken()] {
+            let error = io::copy(&mut input.with_length(11), &mut io::sink()).expect_err("an error");
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+            assert!(cause::<Error>(&error).is_length());
+        }
+        assert_eq!(io::read_to_string(looked_at().with_length(10)).expect("a body"), "0123456789");
+        assert_eq!(taken().with_length(10).chunk().expect("the end"), None);
+    });
 }
 
 #[test]
