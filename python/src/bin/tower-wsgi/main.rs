@@ -1,0 +1,2 @@
+//! Serves Python WSGI and ASGI applications.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Python WSGI and ASGI applications as tower services.

@@ -1,0 +1,1 @@
+//! The tests of the Python host: a module for each promise group.
