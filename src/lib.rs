@@ -132,6 +132,8 @@
 //! - `axum` (default): reads the client's address and nested prefixes from axum's `ConnectInfo` and `OriginalUri`, tells them to axum's extractors on the way back, and turns
 //!   [`Body`] into `axum::body::Body`. Without it, [`Scope`] carries them.
 
+#![forbid(unsafe_code)]
+
 mod asgi;
 mod body;
 mod environ;

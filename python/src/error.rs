@@ -1,0 +1,101 @@
+//! What goes wrong before a Python application can be called.
+
+use std::fmt;
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+/// Why a Python application could not be loaded or started.
+///
+/// `Display` says it in one line and, where Python raised something, with Python's own traceback below.
+///
+/// ```
+/// let error = tower_wsgi_python::PyWsgi::import("no_such_module:app").unwrap_err();
+/// assert!(error.is_import());
+/// assert!(error.to_string().contains("no_such_module"));
+/// ```
+#[derive(Clone)]
+pub struct Error {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    kind: Kind,
+    message: String,
+    traceback: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Interpreter,
+    Import,
+    Startup,
+}
+
+impl Error {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { inner: Arc::new(Inner { kind, message: message.into(), traceback: None }) }
+    }
+
+    /// An error with what Python has to say about it.
+    pub(crate) fn raised(kind: Kind, message: impl Into<String>, py: Python<'_>, error: &PyErr) -> Self {
+        let traceback = Some(traceback(py, error));
+        Self { inner: Arc::new(Inner { kind, message: message.into(), traceback }) }
+    }
+
+    /// Whether the interpreter could not be started, or not with the virtual environment that was asked for.
+    #[must_use]
+    pub fn is_interpreter(&self) -> bool {
+        self.inner.kind == Kind::Interpreter
+    }
+
+    /// Whether the application could not be imported: there is no such module or attribute, it is not callable, or the import raised.
+    #[must_use]
+    pub fn is_import(&self) -> bool {
+        self.inner.kind == Kind::Import
+    }
+
+    /// Whether the application itself refused to start: its lifespan's startup failed.
+    #[must_use]
+    pub fn is_startup(&self) -> bool {
+        self.inner.kind == Kind::Startup
+    }
+
+    /// Python's traceback, where Python raised something.
+    #[must_use]
+    pub fn traceback(&self) -> Option<&str> {
+        self.inner.traceback.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.inner.message)?;
+        match &self.inner.traceback {
+            Some(traceback) => write!(f, "\n{}", traceback.trim_end()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.inner.kind)
+            .field("message", &self.inner.message)
+            .field("traceback", &self.inner.traceback)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// An exception as Python prints it, with its causes.
+pub(crate) fn traceback(py: Python<'_>, error: &PyErr) -> String {
+    let format = || -> PyResult<String> {
+        let lines = py.import("traceback")?.call_method1("format_exception", (error.value(py),))?;
+        lines.try_iter()?.map(|line| line?.extract::<String>()).collect()
+    };
+    // Only an exception whose own `__str__` raises gets here.
+    format().unwrap_or_else(|_| error.to_string())
+}
