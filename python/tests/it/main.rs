@@ -1,1 +1,4 @@
 //! The tests of the Python host: a module for each promise group.
+
+mod compat;
+mod support;

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from urllib.parse import quote
 from wsgiref.validate import validator
 
 from bottle import Bottle, HTTPResponse, abort, redirect, request, response, static_file
@@ -92,8 +93,9 @@ def away():
 
 @app.get("/url")
 def url():
+    # Bottle puts parameters into the URL as they are.
     response.content_type = "text/plain; charset=utf-8"
-    return app.get_url("hello", name="Jürgen & Co")
+    return app.get_url("hello", name=quote("Jürgen & Co"))
 
 
 @app.get("/download")
@@ -116,11 +118,8 @@ def empty():
 def about():
     return {
         "method": request.method,
-        "root": request.script_name.rstrip("/"),
-        "path": request.path,
+        "url": request.url,
         "query": request.query.q,
-        "host": request.urlparts.netloc,
-        "scheme": request.urlparts.scheme,
         "client": request.remote_addr,
         "header": request.get_header("X-Test"),
     }

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
+import aiofiles
 import falcon
 import falcon.asgi
 from falcon.asgi import SSEvent
@@ -114,7 +115,7 @@ class Download:
     async def on_get(self, req, resp):
         path = Path(os.environ["DOWNLOAD"])
         resp.content_type = "application/octet-stream"
-        resp.set_stream(await asyncio.to_thread(path.open, "rb"), path.stat().st_size)
+        resp.set_stream(await aiofiles.open(path, "rb"), path.stat().st_size)
 
 
 class Empty:
@@ -126,11 +127,8 @@ class About:
     async def on_get(self, req, resp):
         resp.media = {
             "method": req.method,
-            "root": req.root_path,
-            "path": req.path,
+            "url": req.uri,
             "query": req.get_param("q"),
-            "host": req.netloc,
-            "scheme": req.scheme,
             "client": req.remote_addr,
             "header": req.get_header("X-Test"),
         }

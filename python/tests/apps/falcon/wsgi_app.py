@@ -117,11 +117,8 @@ class About:
     def on_get(self, req, resp):
         resp.media = {
             "method": req.method,
-            "root": req.root_path,
-            "path": req.path,
+            "url": req.uri,
             "query": req.get_param("q"),
-            "host": req.netloc,
-            "scheme": req.scheme,
             "client": req.remote_addr,
             "header": req.get_header("X-Test"),
         }

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import os
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import (
     BackgroundTasks,
@@ -116,7 +117,8 @@ async def away(request: Request):
 
 @app.get("/url", response_class=PlainTextResponse)
 async def url(request: Request):
-    return str(request.url_for("hello", name="Jürgen & Co"))
+    # FastAPI puts parameters into the URL as they are.
+    return str(request.url_for("hello", name=quote("Jürgen & Co")))
 
 
 @app.get("/download")
@@ -133,11 +135,8 @@ async def empty():
 async def about(request: Request, q: str, x_test: Annotated[str, Header()]):
     return {
         "method": request.method,
-        "root": request.scope["root_path"],
-        "path": request.url.path,
+        "url": str(request.url),
         "query": q,
-        "host": request.url.netloc,
-        "scheme": request.url.scheme,
         "client": request.client.host,
         "header": x_test,
     }

@@ -141,11 +141,8 @@ async def empty():
 async def about(q: Annotated[str, Query()]):
     return {
         "method": request.method,
-        "root": request["root_path"],
-        "path": request["path"],
+        "url": str(request.url),
         "query": q,
-        "host": request.headers["host"],
-        "scheme": request.url.scheme,
         "client": request.client.host,
         "header": request.headers["x-test"],
     }

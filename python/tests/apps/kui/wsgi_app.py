@@ -138,11 +138,8 @@ def empty():
 def about(q: Annotated[str, Query()]):
     return {
         "method": request.method,
-        "root": request["SCRIPT_NAME"],
-        "path": request["PATH_INFO"],
+        "url": str(request.url),
         "query": q,
-        "host": request.headers["host"],
-        "scheme": request.url.scheme,
         "client": request.client.host,
         "header": request.headers["x-test"],
     }

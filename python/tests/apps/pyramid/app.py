@@ -107,11 +107,8 @@ def empty(request):
 def about(request):
     return {
         "method": request.method,
-        "root": request.script_name,
-        "path": request.path_info,
+        "url": request.url,
         "query": request.params["q"],
-        "host": request.host,
-        "scheme": request.scheme,
         "client": request.client_addr,
         "header": request.headers["X-Test"],
     }

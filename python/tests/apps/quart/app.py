@@ -131,11 +131,8 @@ async def empty():
 async def about():
     return {
         "method": request.method,
-        "root": request.root_path,
-        "path": request.path,
+        "url": request.url,
         "query": request.args["q"],
-        "host": request.host,
-        "scheme": request.scheme,
         "client": request.remote_addr,
         "header": request.headers["X-Test"],
     }

@@ -127,11 +127,8 @@ async def about(request):
     return json(
         {
             "method": request.method,
-            "root": "",
-            "path": request.path,
+            "url": request.url,
             "query": request.args.get("q"),
-            "host": request.host,
-            "scheme": request.scheme,
             "client": request.ip,
             "header": request.headers["X-Test"],
         }

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -106,7 +107,8 @@ async def away(request):
 
 
 async def url(request):
-    return PlainTextResponse(str(request.url_for("hello", name="Jürgen & Co")))
+    # Starlette puts parameters into the URL as they are.
+    return PlainTextResponse(str(request.url_for("hello", name=quote("Jürgen & Co"))))
 
 
 async def download(request):
@@ -121,11 +123,8 @@ async def about(request):
     return JSONResponse(
         {
             "method": request.method,
-            "root": request.scope["root_path"],
-            "path": request.url.path,
+            "url": str(request.url),
             "query": request.query_params["q"],
-            "host": request.url.netloc,
-            "scheme": request.url.scheme,
             "client": request.client.host,
             "header": request.headers["X-Test"],
         }

@@ -123,7 +123,10 @@ def download(request):
 @csrf_exempt
 @require_http_methods(["DELETE"])
 def empty(request):
-    return HttpResponse(status=204)
+    response = HttpResponse(status=204)
+    # Django gives it to every response, which PEP 3333's validator does not let pass for one without a body.
+    del response["Content-Type"]
+    return response
 
 
 @require_GET
@@ -131,11 +134,8 @@ def about(request):
     return JsonResponse(
         {
             "method": request.method,
-            "root": request.META["SCRIPT_NAME"],
-            "path": request.path_info,
+            "url": request.build_absolute_uri(),
             "query": request.GET["q"],
-            "host": request.get_host(),
-            "scheme": request.scheme,
             "client": request.META["REMOTE_ADDR"],
             "header": request.headers["X-Test"],
         }

@@ -1,0 +1,142 @@
+//! A program that serves: it says on its first line where, and ends when it is told to or dropped.
+
+use std::io::{BufRead, BufReader, Read};
+use std::mem;
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+
+use super::PATIENCE;
+
+/// A program that serves. Killed when dropped.
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
+    process: Guard,
+    log: Log,
+    reading: Option<JoinHandle<()>>,
+}
+
+/// Kills the process when dropped: also where a test hangs, whose thread still has its [`Server`].
+/// Then it shows what the process has said, too.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    child: Arc<Mutex<Child>>,
+    log: Log,
+}
+
+impl Guard {
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kill(&self) {
+        let mut child = self.child();
+        // It may have ended by itself.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.kill();
+        if thread::panicking() {
+            let said = mem::take(&mut *self.log.0.lock().unwrap_or_else(PoisonError::into_inner));
+            eprint!("{}", String::from_utf8_lossy(&said));
+        }
+    }
+}
+
+/// What a program has said on standard error so far.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    fn follow(&self, mut stream: impl Read + Send + 'static) -> JoinHandle<()> {
+        let Log(text) = self.clone();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                text.lock().unwrap_or_else(PoisonError::into_inner).extend(&buffer[..length]);
+            }
+        })
+    }
+}
+
+impl Server {
+    /// Starts a program and waits until it listens.
+    ///
+    /// # Panics
+    ///
+    /// If it does not, with what it said.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let log = Log::default();
+        let reading = log.follow(child.stderr.take().expect("a pipe"));
+        let stdout = child.stdout.take().expect("a pipe");
+        let process = Guard { child: Arc::new(Mutex::new(child)), log: log.clone() };
+        let mut server = Server { addr: SocketAddr::from(([0; 4], 0)), process, log, reading: Some(reading) };
+
+        let (sender, line) = mpsc::channel();
+        thread::spawn(move || {
+            let mut stdout = BufReader::new(stdout);
+            let mut line = String::new();
+            let read = stdout.read_line(&mut line);
+            let _ = sender.send(read.map(|_| line));
+            // What it says later goes nowhere, but must have somewhere to go.
+            let _ = std::io::copy(&mut stdout, &mut std::io::sink());
+        });
+        let line = line.recv_timeout(PATIENCE);
+        let addr = line
+            .as_ref()
+            .ok()
+            .and_then(|line| line.as_ref().ok())
+            .and_then(|line| line.trim_end().strip_prefix("listening on http://")?.parse().ok());
+        let Some(addr) = addr else {
+            server.process.kill();
+            server.finish_log();
+            panic!("{command:?} does not listen, it says {line:?}")
+        };
+        server.addr = addr;
+        server
+    }
+
+    pub(crate) fn guard(&self) -> Guard {
+        self.process.clone()
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Tells it to stop, as an operator would, and waits until it has.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        let told = Command::new("kill").arg("-TERM").arg(self.process.child().id().to_string()).status();
+        assert!(told.expect("the program `kill`").success());
+        let start = std::time::Instant::now();
+        loop {
+            let status = self.process.child().try_wait().expect("a child");
+            if let Some(status) = status {
+                self.finish_log();
+                return status;
+            }
+            if start.elapsed() > PATIENCE {
+                self.process.kill();
+                panic!("does not stop");
+            }
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    fn finish_log(&mut self) {
+        if let Some(reading) = self.reading.take() {
+            let _ = reading.join();
+        }
+    }
+}
