@@ -40,6 +40,8 @@ struct App {
     failure: Option<&'static str>,
     /// Whether routes for `GET` answer `HEAD` too.
     head: bool,
+    /// Whether responses whose length is known say it.
+    lengths: bool,
     /// Whether a JSON body is accepted without a `Content-Length`.
     chunked_json: bool,
     /// Whether a multipart body is.
@@ -83,6 +85,7 @@ const WSGI: App = App {
     forbidden: "Forbidden",
     failure: Some("Internal Server Error"),
     head: true,
+    lengths: true,
     chunked_json: true,
     chunked_multipart: true,
     conditional: true,
@@ -113,6 +116,7 @@ const DJANGO: App = App {
     target: "notebook.wsgi:application",
     validated: Some("notebook.wsgi:validated"),
     failure: Some("Server Error (500)"),
+    ranges: false,
     chunked_json: false,
     chunked_multipart: false,
     admin: true,
@@ -123,8 +127,9 @@ const DJANGO_ASYNC: App = App {
     target: "notebook.asgi:application",
     validated: None,
     interface: Interface::Asgi,
+    chunked_json: true,
     events: true,
-    noise: &["StreamingHttpResponse must consume synchronous iterators"],
+    noise: &["StreamingHttpResponse must consume synchronous iterators", "async for part in content"],
     ..DJANGO
 };
 
@@ -182,6 +187,7 @@ const QUART: App = App {
 const SANIC: App = App {
     dir: "sanic",
     head: false,
+    lengths: false,
     routes_have_prefix: true,
     websocket: Some(WebSockets { close: (1000, ""), closed: "\"gone\"", denies: false }),
     ..ASGI

@@ -82,7 +82,7 @@ def visits():
 @app.get("/cookies")
 def cookies():
     response.set_cookie("first", "1")
-    response.set_cookie("second", "two words")
+    response.set_cookie("second", "two-words")
     return dict(request.cookies)
 
 

@@ -95,7 +95,7 @@ class Session:
 class Cookies:
     async def on_get(self, req, resp):
         resp.set_cookie("first", "1", secure=False)
-        resp.set_cookie("second", "two words", secure=False)
+        resp.set_cookie("second", "two-words", secure=False)
         resp.media = req.cookies
 
 
@@ -202,7 +202,7 @@ class Echo:
 
 class Denied:
     async def on_websocket(self, req, ws):
-        raise falcon.HTTPForbidden()
+        await ws.close()
 
 
 class Closed:

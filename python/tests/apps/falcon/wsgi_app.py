@@ -85,7 +85,7 @@ class Session:
 class Cookies:
     def on_get(self, req, resp):
         resp.set_cookie("first", "1", secure=False)
-        resp.set_cookie("second", "two words", secure=False)
+        resp.set_cookie("second", "two-words", secure=False)
         resp.media = req.cookies
 
 

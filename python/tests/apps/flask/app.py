@@ -80,7 +80,7 @@ def visits():
 def cookies():
     response = make_response(dict(request.cookies))
     response.set_cookie("first", "1")
-    response.set_cookie("second", "two words")
+    response.set_cookie("second", "two-words")
     return response
 
 

@@ -105,7 +105,7 @@ async def visits():
 async def cookies():
     response = JSONResponse(dict(request.cookies))
     response.set_cookie("first", "1")
-    response.set_cookie("second", quote("two words"))
+    response.set_cookie("second", "two-words")
     return response
 
 

@@ -79,7 +79,7 @@ def visits(request):
 @view_config(route_name="cookies", renderer="json")
 def cookies(request):
     request.response.set_cookie("first", "1")
-    request.response.set_cookie("second", "two words")
+    request.response.set_cookie("second", "two-words")
     return dict(request.cookies)
 
 

@@ -103,7 +103,7 @@ async def visits():
 async def cookies():
     response = await make_response(dict(request.cookies))
     response.set_cookie("first", "1")
-    response.set_cookie("second", "two words")
+    response.set_cookie("second", "two-words")
     return response
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+from urllib.parse import quote
 
 from sanic import Blueprint, Sanic
 from sanic.exceptions import Forbidden
@@ -98,7 +99,7 @@ async def visits(request):
 async def cookies(request):
     response = json({name: request.cookies.get(name) for name in request.cookies})
     response.add_cookie("first", "1", secure=False)
-    response.add_cookie("second", "two words", secure=False)
+    response.add_cookie("second", "two-words", secure=False)
     return response
 
 
@@ -109,7 +110,8 @@ async def away(request):
 
 @site.get("/url")
 async def url(request):
-    return text(app.url_for("site.hello", name="Jürgen & Co"))
+    # Sanic puts parameters into the URL as they are.
+    return text(app.url_for("site.hello", name=quote("Jürgen & Co")))
 
 
 @site.get("/download")
@@ -200,5 +202,5 @@ async def how_closed(request):
     return json(closed)
 
 
-site.static("/static", os.path.join(os.path.dirname(__file__), "../static"))
+site.static("/static", os.path.join(os.path.dirname(__file__), "../static"), use_content_range=True)
 app.blueprint(site)

@@ -8,7 +8,10 @@ pub(super) fn says_hello(site: &Site, browser: &mut Browser) {
     assert_eq!(hello.status, 200, "{hello:?}");
     assert!(hello.text().starts_with("Hello from "), "{hello:?}");
     assert!(hello.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")), "{hello:?}");
-    assert_eq!(hello.header("content-length"), Some(&*hello.body.len().to_string()), "{hello:?}");
+    // Where the application says none, the host may still find one.
+    if site.app.lengths || hello.header("content-length").is_some() {
+        assert_eq!(hello.header("content-length"), Some(&*hello.body.len().to_string()), "{hello:?}");
+    }
 
     let head = browser.send("HEAD", "/", &[], &Payload::None);
     assert_eq!(head.status, if site.app.head { 200 } else { 405 }, "{head:?}");
@@ -66,10 +69,7 @@ pub(super) fn keeps_sessions_and_cookies(site: &Site) {
     );
     let cookies = other.get("/cookies").json();
     assert_eq!(cookies["first"], "1", "{cookies}");
-    assert_eq!(
-        cookies["second"].as_str().map(|value| value.replace("%20", " ")).as_deref(),
-        Some("two words")
-    );
+    assert_eq!(cookies["second"], "two-words", "{cookies}");
 }
 
 pub(super) fn builds_urls(site: &Site, browser: &mut Browser) {
@@ -93,8 +93,6 @@ pub(super) fn serves_static_files(site: &Site, browser: &mut Browser) {
     assert_eq!((file.status, file.text()), (200, content), "{file:?}");
     assert!(file.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")), "{file:?}");
     assert_eq!(browser.get("/static/missing.txt").status, 404);
-    let outside = browser.get("/static/../app.py");
-    assert!(matches!(outside.status, 400 | 403 | 404), "{outside:?}");
 
     if let Some(modified) = file.header("last-modified") {
         let again =
@@ -115,6 +113,14 @@ pub(super) fn shows_its_own_error_pages(site: &Site, browser: &mut Browser) {
         let page = browser.get(path);
         assert_eq!(page.status, status, "{page:?}");
         assert!(page.text().contains(piece), "{page:?}");
+    }
+}
+
+/// Some frameworks log it.
+pub(super) fn keeps_other_files_to_itself(browser: &mut Browser) {
+    for path in ["/static/../app.py", "/static/%2E%2E/app.py", "/static/..%2Fapp.py"] {
+        let outside = browser.get(path);
+        assert!(matches!(outside.status, 400 | 403 | 404), "{path}: {outside:?}");
     }
 }
 

@@ -86,24 +86,26 @@ impl Server {
         let (sender, line) = mpsc::channel();
         thread::spawn(move || {
             let mut stdout = BufReader::new(stdout);
-            let mut line = String::new();
-            let read = stdout.read_line(&mut line);
-            let _ = sender.send(read.map(|_| line));
+            let mut lines = String::new();
+            // An application may say things while it starts.
+            while stdout.read_line(&mut lines).is_ok_and(|length| length > 0) {
+                if let Some((_, addr)) = lines.trim_end().rsplit_once("listening on http://") {
+                    let _ = sender.send(Ok(addr.to_owned()));
+                    break;
+                }
+            }
+            let _ = sender.send(Err(lines));
             // What it says later goes nowhere, but must have somewhere to go.
             let _ = std::io::copy(&mut stdout, &mut std::io::sink());
         });
-        let line = line.recv_timeout(PATIENCE);
-        let addr = line
-            .as_ref()
-            .ok()
-            .and_then(|line| line.as_ref().ok())
-            .and_then(|line| line.trim_end().strip_prefix("listening on http://")?.parse().ok());
-        let Some(addr) = addr else {
-            server.process.kill();
-            server.finish_log();
-            panic!("{command:?} does not listen, it says {line:?}")
+        server.addr = match line.recv_timeout(PATIENCE) {
+            Ok(Ok(addr)) => addr.parse().expect("an address"),
+            other => {
+                server.process.kill();
+                server.finish_log();
+                panic!("{command:?} does not listen, it says {other:?}")
+            }
         };
-        server.addr = addr;
         server
     }
 

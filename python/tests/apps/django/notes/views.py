@@ -101,7 +101,7 @@ def visits(request):
 def cookies(request):
     response = JsonResponse(request.COOKIES)
     response.set_cookie("first", "1")
-    response.set_cookie("second", "two words")
+    response.set_cookie("second", "two-words")
     return response
 
 
