@@ -54,8 +54,8 @@ struct App {
     routes_have_prefix: bool,
     /// Whether the request's URL has the prefix twice, because the framework puts it before a path that has it.
     doubles_prefix: bool,
-    /// Whether a streamed response is closed as soon as the client has gone.
-    closes: bool,
+    /// Whether the framework itself logs that a client has left in the middle of a response.
+    logs_leavers: bool,
     /// What lines on standard error may hold that are the framework's own business.
     noise: &'static [&'static str],
     lifespan: bool,
@@ -68,8 +68,8 @@ struct App {
 /// What a framework can do with WebSockets beyond messages and subprotocols.
 #[derive(Clone, Copy, Debug)]
 struct WebSockets {
-    /// The code and the reason that the client sees when the application closes with 4001 and "bye".
-    close: (u16, &'static str),
+    /// Whether the client sees the code 4001 and the reason "bye" when the application closes with them; else the connection just ends.
+    close_code: bool,
     /// What the application sees when the client closes with 3001, as JSON.
     closed: &'static str,
     /// Whether the application can refuse a handshake.
@@ -92,7 +92,7 @@ const WSGI: App = App {
     ranges: true,
     routes_have_prefix: false,
     doubles_prefix: false,
-    closes: true,
+    logs_leavers: false,
     noise: &[],
     lifespan: false,
     events: false,
@@ -107,7 +107,7 @@ const ASGI: App = App {
     lifespan: true,
     events: true,
     background: true,
-    websocket: Some(WebSockets { close: (4001, "bye"), closed: "3001", denies: true }),
+    websocket: Some(WebSockets { close_code: true, closed: "3001", denies: true }),
     ..WSGI
 };
 
@@ -180,7 +180,7 @@ const FASTAPI: App = App { dir: "fastapi", head: false, ..ASGI };
 
 const QUART: App = App {
     dir: "quart",
-    websocket: Some(WebSockets { close: (4001, "bye"), closed: "\"gone\"", denies: true }),
+    websocket: Some(WebSockets { close_code: true, closed: "\"gone\"", denies: true }),
     ..ASGI
 };
 
@@ -188,8 +188,9 @@ const SANIC: App = App {
     dir: "sanic",
     head: false,
     lengths: false,
+    logs_leavers: true,
     routes_have_prefix: true,
-    websocket: Some(WebSockets { close: (1000, ""), closed: "\"gone\"", denies: false }),
+    websocket: Some(WebSockets { close_code: false, closed: "\"gone\"", denies: false }),
     ..ASGI
 };
 

@@ -32,7 +32,10 @@ fn all(site: Site) {
     pages::shows_its_own_error_pages(&site, browser);
     transfer::takes_large_uploads(browser);
     transfer::sends_large_files(&site, browser);
-    transfer::streams(&site, browser);
+    transfer::streams(browser);
+    if !site.app.logs_leavers {
+        transfer::stops_for_leavers(&site, browser);
+    }
     if site.hosting == Hosting::Mounted {
         leaves_the_rest_to_axum(&site);
     }
@@ -50,6 +53,9 @@ fn all(site: Site) {
     until("the traceback is in the log", || site.server.log().text().contains("RuntimeError: boom"));
     pages::says_hello(&site, browser);
 
+    if site.app.logs_leavers {
+        transfer::stops_for_leavers(&site, browser);
+    }
     // Some frameworks log what they refuse.
     if site.app.interface == Interface::Asgi {
         transfer::takes_bodies_without_a_length(&site, browser);
@@ -63,7 +69,8 @@ fn bodies(site: Site) {
     pages::serves_static_files(&site, browser);
     transfer::takes_large_uploads(browser);
     transfer::sends_large_files(&site, browser);
-    transfer::streams(&site, browser);
+    transfer::streams(browser);
+    transfer::stops_for_leavers(&site, browser);
     is_silent(&site);
     transfer::takes_bodies_without_a_length(&site, browser);
     stops(site);
