@@ -172,7 +172,7 @@ pub use output::Output;
 pub use pool::{PoolStats, WorkerPool};
 pub use scope::Scope;
 pub use sync_fn::{SyncFn, SyncFnLayer, sync_fn};
-pub use variables::Variables;
+pub use variables::{VariableName, Variables};
 pub use writer::Writer;
 pub use wsgi::{ResponseFuture, Wsgi, WsgiFuture, WsgiLayer, WsgiService};
 

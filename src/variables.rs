@@ -69,6 +69,28 @@ impl Variables {
     /// [`Scope`]) that it carries.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> Self {
+        let mut variables = Self::default();
+        Self::visit(request, |name, value| variables.set(name.into_text(), value));
+        variables
+    }
+
+    /// Shows each variable of a request to `visit`, without making a table of them: for hosts that have one of their own to fill. A name that comes
+    /// again replaces its value.
+    ///
+    /// ```
+    /// # use http::Request;
+    /// # use tower_wsgi::Variables;
+    /// let request = Request::get("/").header("x-forwarded-for", "10.0.0.1").body(()).unwrap();
+    /// let mut forwarded = None;
+    /// Variables::visit(&request, |name, value| {
+    ///     if name.header().is_some_and(|header| header == "x-forwarded-for") {
+    ///         assert_eq!(name.to_string(), "HTTP_X_FORWARDED_FOR");
+    ///         forwarded = Some(value.to_owned());
+    ///     }
+    /// });
+    /// assert_eq!(forwarded.as_deref(), Some(&b"10.0.0.1"[..]));
+    /// ```
+    pub fn visit<B>(request: &Request<B>, mut visit: impl FnMut(VariableName<'_>, &[u8])) {
         let made;
         let environ = match request.extensions().get::<Environ>() {
             Some(environ) => environ,
@@ -77,14 +99,12 @@ impl Variables {
                 &made
             }
         };
-        let mut variables = Self::default();
-        variables.add_headers(request.headers());
-        variables.add_request(request, environ);
-        variables.add_connection(request, environ);
+        visit_headers(request.headers(), &mut visit);
+        visit_request(request, environ, &mut visit);
+        visit_connection(request, environ, &mut visit);
         for (name, value) in environ.extra() {
-            variables.set(name.clone(), value.clone());
+            visit(VariableName::of(name), value);
         }
-        variables
     }
 
     /// The value of a variable.
@@ -101,76 +121,6 @@ impl Variables {
     /// All variables in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.table.iter().map(|(name, value)| (&**name, value.as_slice()))
-    }
-
-    fn add_headers(&mut self, headers: &HeaderMap) {
-        for name in headers.keys() {
-            let Some(variable) = variable_name(name) else {
-                continue;
-            };
-            let separator: &[u8] = if name == COOKIE { b"; " } else { b"," };
-            let mut joined = Vec::new();
-            for (index, value) in headers.get_all(name).iter().enumerate() {
-                if index > 0 {
-                    joined.extend_from_slice(separator);
-                }
-                joined.extend_from_slice(value.as_bytes());
-            }
-            self.set(variable, joined);
-        }
-    }
-
-    fn add_request<B>(&mut self, request: &Request<B>, environ: &Environ) {
-        let uri = request.uri();
-        self.set("GATEWAY_INTERFACE", "CGI/1.1");
-        self.set("SERVER_SOFTWARE", concat!("tower-wsgi/", env!("CARGO_PKG_VERSION")));
-        self.set("SERVER_PROTOCOL", format!("{:?}", request.version()));
-        self.set("REQUEST_METHOD", request.method().as_str());
-        self.set("SCRIPT_NAME", environ.script_name());
-        // An http::Uri has no empty path: the environ knows whether the slash was sent.
-        let path = if uri.path() == "/" && environ.view.rest().is_empty() {
-            Cow::Borrowed(&b""[..])
-        } else {
-            decode(uri.path())
-        };
-        self.set("PATH_INFO", path);
-        self.set("QUERY_STRING", uri.query().unwrap_or_default());
-        let target = environ.view.uri.path_and_query();
-        self.set("REQUEST_URI", target.map_or("/", PathAndQuery::as_str));
-        self.set("wsgi.url_scheme", environ.url_scheme());
-        if environ.view.scheme == Scheme::HTTPS {
-            self.set("HTTPS", "on");
-        }
-    }
-
-    fn add_connection<B>(&mut self, request: &Request<B>, environ: &Environ) {
-        // HTTP/2 has no Host header; its authority is in the URI.
-        let authority = request.uri().authority().or(environ.view.uri.authority());
-        if let Some(authority) = authority
-            && !request.headers().contains_key(HOST)
-        {
-            self.set("HTTP_HOST", host_of(authority.as_str()));
-        }
-        match environ.server() {
-            Some((host, port)) => {
-                self.set("SERVER_NAME", host);
-                self.set("SERVER_PORT", port.to_string());
-            }
-            None => {
-                let https = environ.view.scheme == Scheme::HTTPS;
-                let default = if https { 443 } else { 80 };
-                let host = self.get("HTTP_HOST").and_then(|host| std::str::from_utf8(host).ok());
-                let (name, port) = split_host(host.unwrap_or_default());
-                let name = if name.is_empty() { "localhost" } else { name };
-                let name = name.to_owned();
-                self.set("SERVER_NAME", name);
-                self.set("SERVER_PORT", port.unwrap_or(default).to_string());
-            }
-        }
-        if let Some(remote) = environ.remote() {
-            self.set("REMOTE_ADDR", remote.ip().to_canonical().to_string());
-            self.set("REMOTE_PORT", remote.port().to_string());
-        }
     }
 
     /// The request that these variables describe: what a CGI host's environment is turned into. It carries an [`Environ`] with
@@ -219,8 +169,9 @@ impl Variables {
     /// What these variables say that the request and the environ made of them do not.
     fn beyond(&self, request: &Request<()>, environ: &Environ) -> Vec<(Cow<'static, str>, Vec<u8>)> {
         let mut known = Self::default();
-        known.add_request(request, environ);
-        known.add_connection(request, environ);
+        let mut note = |name: VariableName<'_>, value: &[u8]| known.set(name.into_text(), value);
+        visit_request(request, environ, &mut note);
+        visit_connection(request, environ, &mut note);
         let from_request = |name: &str| {
             name.starts_with("HTTP_")
                 || matches!(
@@ -379,22 +330,145 @@ impl fmt::Debug for Variables {
     }
 }
 
-/// The variable that a header becomes; `None` for those that must not become any.
-fn variable_name(name: &HeaderName) -> Option<Cow<'static, str>> {
-    match name.as_str() {
-        "content-type" => Some("CONTENT_TYPE".into()),
-        "content-length" => Some("CONTENT_LENGTH".into()),
-        "proxy" => None,
-        name if name.contains('_') => None,
-        name => {
-            let mut variable = String::with_capacity(5 + name.len());
-            variable.push_str("HTTP_");
-            variable.extend(name.chars().map(|c| match c {
-                '-' => '_',
-                c => c.to_ascii_uppercase(),
-            }));
-            Some(variable.into())
+/// The name of a variable, as [`Variables::visit`] shows it. `Display` writes it out: `HTTP_ACCEPT`.
+#[derive(Clone, Copy, Debug)]
+pub struct VariableName<'a>(Name<'a>);
+
+#[derive(Clone, Copy, Debug)]
+enum Name<'a> {
+    Header(&'a HeaderName),
+    Plain(&'a str),
+}
+
+impl<'a> VariableName<'a> {
+    fn of(name: &'a str) -> Self {
+        Self(Name::Plain(name))
+    }
+
+    /// The header that the variable is made of; `None` for the others. A host that serves many requests keeps the names that it made of headers.
+    #[must_use]
+    pub fn header(&self) -> Option<&'a HeaderName> {
+        match self.0 {
+            Name::Header(name) => Some(name),
+            Name::Plain(_) => None,
         }
+    }
+
+    /// The name, where it is not made of a header's.
+    #[must_use]
+    pub fn plain(&self) -> Option<&'a str> {
+        match self.0 {
+            Name::Header(_) => None,
+            Name::Plain(name) => Some(name),
+        }
+    }
+
+    fn into_text(self) -> String {
+        match self.0 {
+            Name::Plain(name) => name.to_owned(),
+            Name::Header(name) => {
+                let mut text = String::with_capacity(5 + name.as_str().len());
+                if *name != CONTENT_TYPE && *name != CONTENT_LENGTH {
+                    text.push_str("HTTP_");
+                }
+                text.extend(
+                    name.as_str().chars().map(|c| if c == '-' { '_' } else { c.to_ascii_uppercase() }),
+                );
+                text
+            }
+        }
+    }
+}
+
+impl fmt::Display for VariableName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Name::Plain(name) => f.pad(name),
+            Name::Header(_) => f.pad(&self.into_text()),
+        }
+    }
+}
+
+/// Takes a variable in.
+type Visit<'a> = dyn FnMut(VariableName<'_>, &[u8]) + 'a;
+
+fn visit_headers(headers: &HeaderMap, visit: &mut Visit<'_>) {
+    for name in headers.keys() {
+        if name.as_str() == "proxy" || name.as_str().contains('_') {
+            continue;
+        }
+        let mut values = headers.get_all(name).iter();
+        let first = values.next().map(HeaderValue::as_bytes).unwrap_or_default();
+        let mut joined = Cow::Borrowed(first);
+        let separator: &[u8] = if name == COOKIE { b"; " } else { b"," };
+        for value in values {
+            let joined = joined.to_mut();
+            joined.extend_from_slice(separator);
+            joined.extend_from_slice(value.as_bytes());
+        }
+        visit(VariableName(Name::Header(name)), &joined);
+    }
+}
+
+fn visit_request<B>(request: &Request<B>, environ: &Environ, visit: &mut Visit<'_>) {
+    let mut set = |name, value: &[u8]| visit(VariableName::of(name), value);
+    let uri = request.uri();
+    set("GATEWAY_INTERFACE", b"CGI/1.1");
+    set("SERVER_SOFTWARE", concat!("tower-wsgi/", env!("CARGO_PKG_VERSION")).as_bytes());
+    set("SERVER_PROTOCOL", protocol(request.version()));
+    set("REQUEST_METHOD", request.method().as_str().as_bytes());
+    set("SCRIPT_NAME", &environ.script_name());
+    // An http::Uri has no empty path: the environ knows whether the slash was sent.
+    let path = if uri.path() == "/" && environ.view.rest().is_empty() {
+        Cow::Borrowed(&b""[..])
+    } else {
+        decode(uri.path())
+    };
+    set("PATH_INFO", &path);
+    set("QUERY_STRING", uri.query().unwrap_or_default().as_bytes());
+    let target = environ.view.uri.path_and_query();
+    set("REQUEST_URI", target.map_or("/", PathAndQuery::as_str).as_bytes());
+    set("wsgi.url_scheme", environ.url_scheme().as_bytes());
+    if environ.view.scheme == Scheme::HTTPS {
+        set("HTTPS", b"on");
+    }
+}
+
+fn visit_connection<B>(request: &Request<B>, environ: &Environ, visit: &mut Visit<'_>) {
+    let sent = request.headers().get(HOST).map(HeaderValue::as_bytes);
+    // HTTP/2 has no Host header; its authority is in the URI.
+    let authority = request.uri().authority().or(environ.view.uri.authority());
+    let implied =
+        authority.filter(|_| sent.is_none()).map(|authority| host_of(authority.as_str()).as_bytes());
+    if let Some(host) = implied {
+        visit(VariableName(Name::Header(&HOST)), host);
+    }
+    let (name, port) = match environ.server() {
+        Some(server) => server,
+        None => {
+            let https = environ.view.scheme == Scheme::HTTPS;
+            let host = sent.or(implied).and_then(text).unwrap_or_default();
+            let (name, port) = split_host(host);
+            let name = if name.is_empty() { "localhost" } else { name };
+            (name, port.unwrap_or(if https { 443 } else { 80 }))
+        }
+    };
+    visit(VariableName::of("SERVER_NAME"), name.as_bytes());
+    visit(VariableName::of("SERVER_PORT"), port.to_string().as_bytes());
+    if let Some(remote) = environ.remote() {
+        visit(VariableName::of("REMOTE_ADDR"), remote.ip().to_canonical().to_string().as_bytes());
+        visit(VariableName::of("REMOTE_PORT"), remote.port().to_string().as_bytes());
+    }
+}
+
+/// The version as a request line has it.
+fn protocol(version: Version) -> &'static [u8] {
+    match version {
+        Version::HTTP_09 => b"HTTP/0.9",
+        Version::HTTP_10 => b"HTTP/1.0",
+        Version::HTTP_2 => b"HTTP/2.0",
+        Version::HTTP_3 => b"HTTP/3.0",
+        _ => b"HTTP/1.1",
     }
 }
 
