@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{App, Interface};
+use super::App;
 use crate::support::server::Server;
 use crate::support::{apps, venv};
 
@@ -50,7 +50,8 @@ impl Site {
             Hosting::Server => {
                 let mut command =
                     Command::new(program("COMPAT_SERVER", env!("CARGO_BIN_EXE_tower-wsgi").into()));
-                command.args(["--bind", "127.0.0.1:0"]);
+                // Only what an operator has to know.
+                command.args(["--bind", "127.0.0.1:0", "--log-level", "warn"]);
                 command
             }
             Hosting::Mounted => {
@@ -60,7 +61,7 @@ impl Site {
             }
         };
         command.arg("--venv").arg(venv::venv()).arg("--chdir").arg(&dir);
-        command.args(["--interface", if app.interface == Interface::Wsgi { "wsgi" } else { "asgi" }]);
+        // What it speaks is found out.
         command.arg(target);
         environment(&mut command, files.path());
         if app.routes_have_prefix {
@@ -86,7 +87,6 @@ fn environment(command: &mut Command, files: &Path) {
         .env("DATABASE", files.join("database"))
         .env("DOWNLOAD", files.join("download"))
         .env("SHUTDOWN_FILE", files.join("shutdown"))
-        // Only what an operator has to know.
         .env("RUST_LOG", "warn")
         // The directories of the applications are under version control.
         .env("PYTHONDONTWRITEBYTECODE", "1");

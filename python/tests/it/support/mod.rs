@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::{panic, thread};
 
 /// How long anything may take before the test fails. Never waited for in a test that passes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a test, which must not hang.
 pub(crate) fn watched(test: impl FnOnce() + Send + 'static) {
@@ -19,7 +19,7 @@ pub(crate) fn watched(test: impl FnOnce() + Send + 'static) {
         let _alive = alive;
         test();
     });
-    if over.recv_timeout(5 * PATIENCE) == Err(RecvTimeoutError::Timeout) {
+    if over.recv_timeout(4 * PATIENCE) == Err(RecvTimeoutError::Timeout) {
         panic!("hung");
     }
     if let Err(panic) = thread.join() {
