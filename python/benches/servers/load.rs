@@ -86,6 +86,9 @@ pub(crate) fn load(
 }
 
 fn told(error: io::Error) -> String {
+    if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) {
+        return format!("nothing went through the connection for {} s", PATIENCE.as_secs());
+    }
     format!("the connection failed: {error}")
 }
 
@@ -156,7 +159,7 @@ impl Client {
     }
 }
 
-/// One request from a blocking socket; `pause` stands between the request and reading the response.
+/// One request from a blocking socket, with a pause before the response is read, and the length of the answer's body.
 ///
 /// # Errors
 ///

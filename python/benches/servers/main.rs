@@ -134,8 +134,12 @@ fn run(arguments: &Arguments, environment: &Environment) -> Vec<String> {
             }
         }
         entries.retain(|entry| !entry.failed);
+        if entries.is_empty() {
+            continue;
+        }
         for (index, connections) in arguments.connections.iter().enumerate() {
-            let title = format!("{}, {connections} connections", workload.name);
+            let plural = if *connections == 1 { "" } else { "s" };
+            let title = format!("{}, {connections} connection{plural}", workload.name);
             summary.extend(table::speed(&title, &entries, index));
         }
     }
