@@ -42,13 +42,13 @@ pub(crate) fn load(
     let mut buffer = vec![0; 256 * 1024];
     let mut clients = Vec::with_capacity(connections);
     for index in 0..connections {
-        clients.push(Client::new(address, &poll, Token(index)).map_err(told)?);
+        clients.push(Some(Client::new(address, &poll, Token(index)).map_err(told)?));
     }
     let begin = Instant::now() + warm_up;
     let end = begin + time;
     let mut latencies = Vec::new();
     let mut active = connections;
-    for client in &mut clients {
+    for client in clients.iter_mut().flatten() {
         client.start(exchange).map_err(told)?;
     }
     while active > 0 {
@@ -58,8 +58,11 @@ pub(crate) fn load(
         }
         for event in &events {
             let Token(index) = event.token();
-            let client = &mut clients[index];
-            if client.idle || !client.advance(exchange, &mut buffer)? {
+            let slot = &mut clients[index];
+            let Some(client) = slot else {
+                continue;
+            };
+            if !client.advance(exchange, &mut buffer)? {
                 continue;
             }
             let now = Instant::now();
@@ -67,7 +70,8 @@ pub(crate) fn load(
                 latencies.push(u64::try_from((now - client.started).as_nanos()).unwrap_or(u64::MAX));
             }
             if now > end {
-                client.idle = true;
+                // A server that closes connections may wait for this end of each, one after the other.
+                *slot = None;
                 active -= 1;
                 continue;
             }
@@ -98,8 +102,6 @@ struct Client {
     started: Instant,
     written: usize,
     response: Response,
-    /// After the last request.
-    idle: bool,
 }
 
 impl Client {
@@ -111,7 +113,7 @@ impl Client {
         stream.set_nonblocking(true)?;
         let mut stream = mio::net::TcpStream::from_std(stream);
         poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Client { stream, started, written: 0, response: Response::default(), idle: false })
+        Ok(Client { stream, started, written: 0, response: Response::default() })
     }
 
     fn start(&mut self, exchange: &Exchange) -> io::Result<()> {
