@@ -116,6 +116,11 @@ impl SyncHandler for PyWsgi {
     fn call(&self, request: Request<Input>) -> Result<Response<Output>, BoxError> {
         attached(|py| self.respond(py, request))
     }
+
+    /// Attached once for as many requests as wait, and detached only to wait.
+    fn serve(&self, calls: &mut dyn FnMut()) {
+        attached(|_| calls());
+    }
 }
 
 impl fmt::Debug for PyWsgi {

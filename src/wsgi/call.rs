@@ -30,7 +30,7 @@ use crate::nesting::{note_reliance, on_behalf_of};
 use crate::next::{CallInner, Mount, Next};
 use crate::output::Forward;
 use crate::parker::Watch;
-use crate::pool::{Job, lend};
+use crate::pool::{Group, Job, lend};
 use crate::response::declared_length;
 use crate::view::{split, with_path};
 
@@ -214,6 +214,20 @@ impl<H: SyncHandler> Job for Call<H> {
         drop(self.exchange.begin());
         let message = "no thread could be started for a worker";
         self.exchange.finish(Err(Error::with_source(Kind::Overloaded, message, error)));
+    }
+
+    fn group(&self) -> Arc<dyn Group> {
+        self.shared.clone()
+    }
+
+    fn group_id(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
+    }
+}
+
+impl<H: SyncHandler> Group for Shared<H> {
+    fn enter(&self, inside: &mut dyn FnMut()) {
+        self.handler.serve(inside);
     }
 }
 
