@@ -24,7 +24,7 @@ pub(super) fn respond(
 ) -> PyResult<Response<Output>> {
     let py = result.py();
     if let Some(bytes) = whole(result)? {
-        return match start.take().ok_or_else(no_head)? {
+        return match start.take(py).ok_or_else(no_head)? {
             Started::Head(head, written) if written.is_empty() => Ok(head.map(|()| bytes.into())),
             Started::Head(head, written) => Ok(head.map(|()| [written, bytes].concat().into())),
             Started::Begun(response) => follow(py, response, [Ok(bytes)]),
@@ -33,7 +33,7 @@ pub(super) fn respond(
     let mut chunks = Chunks::new(result)?;
     // Until the first byte the head may still change: with `exc_info`, as PEP 3333 has it, for an error page. A body that nobody wants is not begun.
     let mut first = None;
-    while !(is_head && start.is_called()) && !start.is_begun() {
+    while !(start.is_begun(py) || is_head && start.is_called(py)) {
         match chunks.step(py)? {
             Some(chunk) if chunk.is_empty() => {}
             other => {
@@ -42,7 +42,7 @@ pub(super) fn respond(
             }
         }
     }
-    match start.take().ok_or_else(no_head)? {
+    match start.take(py).ok_or_else(no_head)? {
         Started::Head(head, written) => {
             let written = (!written.is_empty()).then_some(Ok(written));
             Ok(head.map(|()| Output::try_iter(written.into_iter().chain(first).chain(chunks))))

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 use pyo3::exceptions::{PyAssertionError, PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use tower_wsgi::{EarlyResponse, Environ};
 
@@ -55,24 +56,25 @@ impl StartResponse {
         Self { state: Mutex::default(), environ }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits detached, since `write` holds the state while it waits for the client.
+    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, State> {
+        self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the head is known.
-    pub(super) fn is_called(&self) -> bool {
-        let state = self.lock();
+    pub(super) fn is_called(&self, py: Python<'_>) -> bool {
+        let state = self.lock(py);
         state.sent || state.head.is_some()
     }
 
     /// Whether the response is on its way.
-    pub(super) fn is_begun(&self) -> bool {
-        self.lock().sent
+    pub(super) fn is_begun(&self, py: Python<'_>) -> bool {
+        self.lock(py).sent
     }
 
     /// The head, which from now on cannot change. `None` if the application did not tell it.
-    pub(super) fn take(&self) -> Option<Started> {
-        let mut state = self.lock();
+    pub(super) fn take(&self, py: Python<'_>) -> Option<Started> {
+        let mut state = self.lock(py);
         state.sent = true;
         match mem::take(&mut state.written) {
             Written::Begun(response) => Some(Started::Begun(response)),
@@ -81,9 +83,9 @@ impl StartResponse {
         }
     }
 
-    /// PEP 3333's `write`: sends a chunk, now.
+    /// PEP 3333's `write`: sends a chunk, now. Called detached.
     fn write(&self, chunk: Bytes) -> PyResult<()> {
-        let mut state = self.lock();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Written::Nothing = state.written {
             if state.sent {
                 return Err(PyAssertionError::new_err(
@@ -126,7 +128,7 @@ impl StartResponse {
         exc_info: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Write> {
         let head = head(status, headers)?;
-        let mut state = slf.get().lock();
+        let mut state = slf.get().lock(slf.py());
         match exc_info.filter(|info| !info.is_none()) {
             Some(info) if state.sent => {
                 drop(state);
