@@ -248,6 +248,18 @@ impl Input {
         self.trailers.as_ref().filter(|_| self.current.is_empty() && self.ready.is_empty())
     }
 
+    /// Whether all that is left of the body is here, so that no read waits: for code that has to give something up before it waits, an interpreter's lock say.
+    ///
+    /// ```
+    /// # use tower_wsgi::Input;
+    /// assert!(Input::from("hello").is_complete());
+    /// assert!(!Input::reader(std::io::stdin()).is_complete());
+    /// ```
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        !matches!(self.state, State::Open) || self.body.is_inert()
+    }
+
     /// Turns what was not read yet into an async body again, without a copy. It is held to the declared length, and to
     /// [`read_timeout`](crate::WsgiLayer::read_timeout) while it is polled.
     pub fn into_body(mut self) -> Body {

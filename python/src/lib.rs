@@ -4,6 +4,7 @@ mod asgi;
 mod error;
 mod import;
 mod interpreter;
+mod text;
 mod wsgi;
 
 pub use asgi::{EventLoop, PyAsgi, PyAsgiLayer};

@@ -1,17 +1,69 @@
-//! Python WSGI applications as synchronous handlers.
+//! Python WSGI applications as synchronous handlers: [`PyWsgi`], and the trip of one request through it.
+
+mod body;
+mod environ;
+mod errors;
+mod failure;
+mod file_wrapper;
+mod input;
+mod scope;
+mod start_response;
+
+use std::fmt;
 
 use http::{Request, Response};
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
-use tower_wsgi::{BoxError, Input, Output, SyncHandler};
+use tower_wsgi::{BoxError, Environ, Input, Output, SyncHandler};
 
+use self::environ::Template;
+use self::failure::Exception;
+use self::input::WsgiInput;
+use self::scope::WsgiScope;
+use self::start_response::StartResponse;
 use crate::error::Error;
 use crate::import::{Import, PyApp};
+use crate::interpreter::attached;
 
-/// A Python WSGI application ([PEP 3333](https://peps.python.org/pep-3333/)) as a [`SyncHandler`].
-#[derive(Debug)]
+/// A Python WSGI application ([PEP 3333](https://peps.python.org/pep-3333/)) as a [`SyncHandler`]: Django, Flask and others inside axum, hyper and every other
+/// tower stack, behind a [`WsgiLayer`](tower_wsgi::WsgiLayer).
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use tower_wsgi::WsgiLayer;
+/// use tower_wsgi_python::PyWsgi;
+///
+/// let site = PyWsgi::import("wsgiref.simple_server:demo_app")?;
+/// let app: Router = Router::new()
+///     .route("/rust", get(|| async { "from Rust\n" }))
+///     .layer(WsgiLayer::new(site).at("/site"));
+/// # Ok::<(), tower_wsgi_python::Error>(())
+/// ```
+///
+/// # The environ
+/// A `dict` of its own for each request, with native strings as PEP 3333 has them (each character is a byte), the variables of
+/// [`Variables`](tower_wsgi::Variables), and:
+///
+/// | key | value |
+/// | --- | --- |
+/// | `wsgi.version`, `wsgi.multithread`, `wsgi.multiprocess`, `wsgi.run_once` | `(1, 0)`, `True`, [`multiprocess`](Self::multiprocess), `False` |
+/// | `wsgi.input` | the request's body: `read`, `read1`, `readline`, `readlines`, `readinto`, iteration. Its end is its true end |
+/// | `wsgi.input_terminated` | `True`: it may be read to its end without a `CONTENT_LENGTH` |
+/// | `wsgi.errors` | a text stream into the log, at the level `ERROR`, under the target `wsgi.errors` |
+/// | `wsgi.file_wrapper` | for `return environ["wsgi.file_wrapper"](file)` |
+/// | `asgi.scope` | the request as [`Scope`](tower_wsgi::Scope) has it, as a read-only mapping with the keys of an ASGI HTTP scope |
+/// | `tower_wsgi.client_disconnected` | a function that tells whether the response is wanted no more |
+///
+/// # Errors
+/// An exception before the first byte is an `Err` with Python's traceback: a 500, and the traceback in the log. Later it cuts the response off, so that the client sees it. What breaks PEP 3333 (no `start_response`, a chunk that is no
+/// `bytes`, a header with a line break) is such an exception. Where the client is gone, reads and `write` raise `OSError`.
+///
+/// # Blocking
+/// The application runs on the calling thread, which is a worker's behind a `WsgiLayer`. One thread at a time runs Python in an interpreter with a global lock: `workers` is how many requests can wait for something at once, a database say.
 pub struct PyWsgi {
     callable: Py<PyAny>,
     name: String,
+    template: Template,
 }
 
 impl PyWsgi {
@@ -19,21 +71,53 @@ impl PyWsgi {
     #[must_use]
     pub fn new(app: PyApp) -> Self {
         let name = app.name().to_owned();
-        Self { callable: app.into_callable(), name }
+        Self { callable: app.into_callable(), name, template: Template::new() }
     }
 
-    /// Loads the application at `target`, `"package.module:attribute"`, with the active virtual environment. For more settings see [`Import`].
+    /// Loads the application at `target`, `"package.module:attribute"`, from the active virtual environment. For more settings see [`Import`].
     ///
     /// # Errors
+    /// As [`Import::load`].
+    ///
+    /// # Blocking
     /// As [`Import::load`].
     pub fn import(target: &str) -> Result<Self, Error> {
         Import::new(target).load().map(Self::new)
     }
+
+    /// Says that other processes serve the same application: `wsgi.multiprocess`, false by default.
+    #[must_use]
+    pub fn multiprocess(mut self, multiprocess: bool) -> Self {
+        self.template.set_multiprocess(multiprocess);
+        self
+    }
+
+    /// Calls the application and takes its answer up to where the head is known.
+    fn respond(&self, py: Python<'_>, request: Request<Input>) -> Result<Response<Output>, BoxError> {
+        let raised = |error: PyErr| BoxError::from(Exception::new(py, &error));
+        let environ = self.template.fill(py, &request).map_err(raised)?;
+        let described = Environ::of(&request);
+        let input = Bound::new(py, WsgiInput::new(request.into_body())).map_err(raised)?;
+        self.template.connect(&environ, &input, WsgiScope::new(described)).map_err(raised)?;
+        let start = Bound::new(py, StartResponse::new()).map_err(raised)?;
+        let result = self.callable.bind(py).call1((environ, &start));
+        let response = result.and_then(|result| body::respond(&result, start.get()));
+        response.map_err(|error| {
+            // An application that passes on what its input failed with is not the one that failed.
+            let failure = input.get().take_failure().filter(|_| error.is_instance_of::<PyOSError>(py));
+            failure.map_or_else(|| raised(error), BoxError::from)
+        })
+    }
 }
 
 impl SyncHandler for PyWsgi {
-    fn call(&self, _request: Request<Input>) -> Result<Response<Output>, BoxError> {
-        let _ = (&self.callable, &self.name);
-        Ok(Response::new("stub".into()))
+    fn call(&self, request: Request<Input>) -> Result<Response<Output>, BoxError> {
+        attached(|py| self.respond(py, request))
+    }
+}
+
+impl fmt::Debug for PyWsgi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PyWsgi").field("name", &self.name).finish_non_exhaustive()
     }
 }

@@ -1,0 +1,135 @@
+//! The response's body: what the application returned, as an [`Output`].
+
+use bytes::Bytes;
+use http::Response;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyBytes, PyIterator, PyList, PyTuple};
+use tower_wsgi::{BoxError, Output};
+
+use super::failure::Exception;
+use super::start_response::StartResponse;
+use crate::interpreter::attached;
+
+/// From this size on a chunk is sent from Python's memory. Below it a copy costs less than to have the chunk freed by the next thread that is attached.
+const LARGE: usize = 32 * 1024;
+
+/// Makes the response of what the application returned. Runs it up to the head: an application may call `start_response` as late as in its first step.
+pub(super) fn respond(result: &Bound<'_, PyAny>, start: &StartResponse) -> PyResult<Response<Output>> {
+    if let Some(bytes) = whole(result)? {
+        let (head, written) = start.take().ok_or_else(no_head)?;
+        let bytes = if written.is_empty() { bytes } else { [&written[..], &bytes].concat().into() };
+        return Ok(head.map(|()| bytes.into()));
+    }
+    let mut chunks = Chunks::new(result)?;
+    let mut first = None;
+    while first.is_none() && !start.is_called() {
+        first = Some(chunks.step(result.py())?.ok_or_else(no_head)?);
+    }
+    let (head, written) = start.take().ok_or_else(no_head)?;
+    let ahead =
+        [written.into(), first.unwrap_or_default()].into_iter().filter(|chunk: &Bytes| !chunk.is_empty());
+    Ok(head.map(|()| Output::try_iter(ahead.map(Ok).chain(chunks))))
+}
+
+/// A body that is all here: that of a plain list or tuple, which has no `close` either.
+fn whole(result: &Bound<'_, PyAny>) -> PyResult<Option<Bytes>> {
+    if let Ok(list) = result.cast_exact::<PyList>() {
+        return match list.len() {
+            1 => chunk(&list.get_item(0)?).map(Some),
+            _ => list.iter().map(|item| chunk(&item)).collect::<PyResult<Vec<_>>>().map(joined),
+        };
+    }
+    if let Ok(tuple) = result.cast_exact::<PyTuple>() {
+        return tuple.iter().map(|item| chunk(&item)).collect::<PyResult<Vec<_>>>().map(joined);
+    }
+    Ok(None)
+}
+
+/// Pieces that are small enough to be one.
+fn joined(mut pieces: Vec<Bytes>) -> Option<Bytes> {
+    match pieces.len() {
+        0 => Some(Bytes::new()),
+        1 => pieces.pop(),
+        _ if pieces.iter().map(Bytes::len).sum::<usize>() <= LARGE => Some(pieces.concat().into()),
+        _ => None,
+    }
+}
+
+/// A chunk, which has to be `bytes`.
+fn chunk(item: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    let Ok(bytes) = item.cast::<PyBytes>() else {
+        let kind = item.get_type().name()?;
+        return Err(PyTypeError::new_err(format!(
+            "a WSGI application must return an iterable of bytes, not of {kind}"
+        )));
+    };
+    if bytes.as_bytes().len() < LARGE {
+        return Ok(Bytes::copy_from_slice(bytes.as_bytes()));
+    }
+    Ok(Bytes::from_owner(PyBackedBytes::from(bytes.clone())))
+}
+
+fn no_head() -> PyErr {
+    PyRuntimeError::new_err("the application did not call start_response before its first chunk")
+}
+
+/// The iterable that an application returned. Its `close` is called once, when this is dropped.
+struct Chunks {
+    iterator: Option<Py<PyIterator>>,
+    close: Option<Py<PyAny>>,
+}
+
+impl Chunks {
+    fn new(result: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let close = result.getattr_opt(intern!(result.py(), "close"))?.map(Bound::unbind);
+        // What has a `close` is closed, also if it cannot be iterated.
+        let mut chunks = Self { iterator: None, close };
+        chunks.iterator = Some(result.try_iter()?.unbind());
+        Ok(chunks)
+    }
+
+    fn step(&mut self, py: Python<'_>) -> PyResult<Option<Bytes>> {
+        let Some(iterator) = &self.iterator else {
+            return Ok(None);
+        };
+        let step = iterator
+            .bind(py)
+            .clone()
+            .next()
+            .transpose()
+            .and_then(|item| item.as_ref().map(chunk).transpose());
+        if !matches!(step, Ok(Some(_))) {
+            self.iterator = None;
+        }
+        step
+    }
+}
+
+impl Iterator for Chunks {
+    type Item = Result<Bytes, BoxError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.iterator.as_ref()?;
+        attached(|py| self.step(py).map_err(|error| Exception::new(py, &error).into()).transpose())
+    }
+}
+
+impl Drop for Chunks {
+    fn drop(&mut self) {
+        if self.iterator.is_none() && self.close.is_none() {
+            return;
+        }
+        attached(|py| {
+            drop(self.iterator.take());
+            if let Some(close) = self.close.take()
+                && let Err(error) = close.bind(py).call0()
+            {
+                let error = Exception::new(py, &error);
+                tracing::error!(%error, "close() of a response's iterable failed");
+            }
+        });
+    }
+}

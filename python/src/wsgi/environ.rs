@@ -1,0 +1,111 @@
+//! The environ of a request: a copy of what is the same for all, and the request's variables.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use http::{HeaderName, Request};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+use tower_wsgi::{Input, VariableName, Variables};
+
+use super::errors::WsgiErrors;
+use super::file_wrapper::FileWrapper;
+use super::input::WsgiInput;
+use super::scope::{ClientDisconnected, WsgiScope};
+use crate::interpreter::attached;
+use crate::text::native;
+
+/// How many headers' names are kept as variables' names. A client can make up as many as it likes.
+const NAMES: usize = 256;
+
+/// What every environ starts with.
+pub(super) struct Template {
+    constants: Py<PyDict>,
+    names: Mutex<HashMap<HeaderName, Py<PyString>>>,
+}
+
+impl Template {
+    pub(super) fn new() -> Self {
+        let constants = |py: Python<'_>| -> PyResult<Py<PyDict>> {
+            let constants = PyDict::new(py);
+            constants.set_item("wsgi.version", (1, 0))?;
+            constants.set_item("wsgi.multithread", true)?;
+            constants.set_item("wsgi.multiprocess", false)?;
+            constants.set_item("wsgi.run_once", false)?;
+            constants.set_item("wsgi.input_terminated", true)?;
+            constants.set_item("wsgi.errors", Bound::new(py, WsgiErrors::default())?)?;
+            constants.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
+            Ok(constants.unbind())
+        };
+        let constants = attached(constants).expect("a dict takes strings as keys");
+        Self { constants, names: Mutex::default() }
+    }
+
+    pub(super) fn set_multiprocess(&mut self, multiprocess: bool) {
+        attached(|py| self.constants.bind(py).set_item("wsgi.multiprocess", multiprocess))
+            .expect("a dict takes strings as keys");
+    }
+
+    /// The environ of `request`, but for what is made of its body and connection.
+    pub(super) fn fill<'py>(
+        &self,
+        py: Python<'py>,
+        request: &Request<Input>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let environ = self.constants.bind(py).copy()?;
+        // Held by one thread at a time: whoever holds it is attached, and waits for nothing.
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut result = Ok(());
+        Variables::visit(request, |name, value| {
+            if result.is_ok() {
+                result = environ.set_item(python_name(py, &mut names, name), native(py, value));
+            }
+        });
+        result.map(|()| environ)
+    }
+
+    /// Adds what is made of the request's body and connection.
+    pub(super) fn connect(
+        &self,
+        environ: &Bound<'_, PyDict>,
+        input: &Bound<'_, WsgiInput>,
+        scope: WsgiScope,
+    ) -> PyResult<()> {
+        let py = environ.py();
+        let disconnected = ClientDisconnected::of(&scope);
+        environ.set_item(intern!(py, "wsgi.input"), input)?;
+        environ.set_item(intern!(py, "asgi.scope"), Bound::new(py, scope)?)?;
+        environ.set_item(intern!(py, "tower_wsgi.client_disconnected"), Bound::new(py, disconnected)?)
+    }
+}
+
+fn python_name<'py>(
+    py: Python<'py>,
+    names: &mut HashMap<HeaderName, Py<PyString>>,
+    name: VariableName<'_>,
+) -> Bound<'py, PyString> {
+    if let Some(header) = name.header() {
+        if let Some(known) = names.get(header) {
+            return known.bind(py).clone();
+        }
+        let made = PyString::intern(py, &name.to_string());
+        if names.len() < NAMES {
+            names.insert(header.clone(), made.clone().unbind());
+        }
+        return made;
+    }
+    /// The names that come with every request, made once.
+    macro_rules! interned {
+        ($($known:literal)*) => {
+            match name.plain().unwrap_or_default() {
+                $($known => intern!(py, $known).clone(),)*
+                other => PyString::new(py, other),
+            }
+        };
+    }
+    interned!(
+        "GATEWAY_INTERFACE" "SERVER_SOFTWARE" "SERVER_PROTOCOL" "REQUEST_METHOD" "SCRIPT_NAME" "PATH_INFO" "QUERY_STRING"
+        "REQUEST_URI" "wsgi.url_scheme" "HTTPS" "SERVER_NAME" "SERVER_PORT" "REMOTE_ADDR" "REMOTE_PORT" "REMOTE_USER"
+    )
+}
