@@ -106,7 +106,6 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Interface {
-    /// Look at the application.
     #[default]
     Auto,
     Wsgi,

@@ -73,7 +73,8 @@ fn load_and_serve(args: &Args, socket: Socket, stop: &Stop, ready: impl FnOnce()
     match interface(args, &app)? {
         Interface::Wsgi => {
             let layer = WsgiLayer::adapter().workers(args.workers.get()).read_timeout(BODY_TIMEOUT);
-            let service = layer.layer(PyWsgi::new(app));
+            let app = PyWsgi::new(app).multiprocess(args.processes.get() > 1);
+            let service = layer.layer(app);
             info!(interface = "WSGI", workers = args.workers, "serving {}", args.target());
             runtime.block_on(serve(args, socket, service, shared, stop, ready)).map_err(listening)?;
         }
