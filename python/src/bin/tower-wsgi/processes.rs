@@ -101,21 +101,22 @@ enum Event {
     Failed(ExitStatus),
 }
 
-/// Whether a place is to be filled, and with what.
+/// The listening socket while there are to be processes that listen. It is kept nowhere else: as long as anybody has it, clients connect.
+type Wanted = Option<Arc<Socket>>;
+
+/// A place that is to be filled with a process.
 struct Place {
-    socket: Arc<Socket>,
     events: mpsc::Sender<Event>,
-    stop: watch::Receiver<bool>,
+    wanted: watch::Receiver<Wanted>,
 }
 
 async fn keep_all(args: &Args, socket: Socket, url: &str) -> Result<(), Failure> {
     let mut signals =
         Signals::new().map_err(|error| Failure::other("signals cannot be waited for", error))?;
-    let socket = Arc::new(socket);
-    let wanted = args.processes.get();
+    let count = args.processes.get();
     let (events, mut happened) = mpsc::channel(1);
-    let stop = watch::Sender::new(false);
-    let place = || Place { socket: socket.clone(), events: events.clone(), stop: stop.subscribe() };
+    let wanted = watch::Sender::new(Some(Arc::new(socket)));
+    let place = || Place { events: events.clone(), wanted: wanted.subscribe() };
     let mut places = JoinSet::new();
     // The first one alone: where the application cannot be imported, that is said once.
     places.spawn(place().keep());
@@ -129,10 +130,10 @@ async fn keep_all(args: &Args, socket: Socket, url: &str) -> Result<(), Failure>
         match event {
             Event::Ready => {
                 ready += 1;
-                while places.len() < wanted {
+                while places.len() < count {
                     places.spawn(place().keep());
                 }
-                if ready == wanted && !announced {
+                if ready == count && !announced {
                     announced = true;
                     crate::say(&format!("listening on {url}"));
                 }
@@ -150,9 +151,8 @@ async fn keep_all(args: &Args, socket: Socket, url: &str) -> Result<(), Failure>
             }
         }
     }
+    wanted.send_replace(None);
     info!("stopping");
-    drop((socket, events));
-    stop.send_replace(true);
     loop {
         tokio::select! {
             place = places.join_next() => if place.is_none() {
@@ -184,7 +184,7 @@ impl Place {
                 pause = PAUSES[0];
             }
             tokio::select! {
-                () = asked(&mut self.stop) => return,
+                () = unwanted(&mut self.wanted) => return,
                 () = sleep(pause) => {}
             }
             pause = (pause * 2).min(PAUSES[1]);
@@ -193,12 +193,15 @@ impl Place {
 
     /// Runs one process to its end; returns whether that was asked for.
     async fn run(&mut self) -> io::Result<bool> {
-        let (mut child, control) = start(&self.socket)?;
+        let socket = self.wanted.borrow().clone();
+        let Some(socket) = socket else { return Ok(true) };
+        let (mut child, control) = start(&socket)?;
+        drop(socket);
         let mut control = tokio::net::UnixStream::from_std(control)?;
         let id = child.id().unwrap_or_default();
         let is_ready = tokio::select! {
             biased;
-            () = asked(&mut self.stop) => return end(child, control).await,
+            () = unwanted(&mut self.wanted) => return end(child, control).await,
             said = control.read_u8() => said.is_ok(),
         };
         if !is_ready {
@@ -210,7 +213,7 @@ impl Place {
         let _ = self.events.send(Event::Ready).await;
         let status = tokio::select! {
             biased;
-            () = asked(&mut self.stop) => return end(child, control).await,
+            () = unwanted(&mut self.wanted) => return end(child, control).await,
             status = child.wait() => status?,
         };
         warn!("process {id} ended, and is replaced: {status}");
@@ -220,9 +223,9 @@ impl Place {
 }
 
 /// Waits until the end is asked for.
-async fn asked(stop: &mut watch::Receiver<bool>) {
-    // A parent that is gone without a word asks for it too.
-    let _ = stop.wait_for(|stop| *stop).await;
+async fn unwanted(wanted: &mut watch::Receiver<Wanted>) {
+    // That there is nobody any more who could want it says the same.
+    let _ = wanted.wait_for(Option::is_none).await;
 }
 
 /// Has a process end in order.
@@ -252,8 +255,9 @@ fn start(socket: &Socket) -> io::Result<(Child, UnixStream)> {
     Ok((child, ours))
 }
 
-/// This program, even if its file was replaced by the next version since.
+/// This program, even if its file was replaced by the next version since, which Linux says in the name.
 fn program() -> io::Result<PathBuf> {
+    let program = std::env::current_exe()?;
     let linux = Path::new("/proc/self/exe");
-    if linux.exists() { Ok(linux.to_owned()) } else { std::env::current_exe() }
+    if !program.exists() && linux.exists() { Ok(linux.to_owned()) } else { Ok(program) }
 }

@@ -110,7 +110,6 @@ fn root_path_is_what_a_proxy_took_off() {
         assert_eq!(environ["PATH_INFO"], path_info);
     }
     let server = Server::start(&["--root-path", "/shop", "app:asgi"]);
-    let _ = server.line();
     let scope = server.json("/cart");
     assert_eq!(scope["root_path"], "/shop");
     assert_eq!(scope["path"], "/shop/cart");
