@@ -15,6 +15,7 @@ use http_body::{Body as _, Frame};
 use tokio::runtime::Handle;
 use tracing::Span;
 
+use super::begun::EarlyState;
 use super::deliver::{deliver, fail};
 use super::future::ResponseFuture;
 use super::layer::{Around, Shared};
@@ -43,6 +44,7 @@ pub(crate) struct Call<H> {
     context: OnceLock<Context>,
     /// Whether a handler on the same pool waits for the response.
     waited_for: AtomicBool,
+    pub(super) early: EarlyState,
 }
 
 /// What of the caller's surroundings goes with the work.
@@ -88,6 +90,7 @@ impl<H: SyncHandler> Call<H> {
             next,
             context: OnceLock::new(),
             waited_for: AtomicBool::new(false),
+            early: EarlyState::default(),
         });
         let length =
             declared_length(request.headers()).ok().flatten().or_else(|| request.body().size_hint().exact());
