@@ -61,7 +61,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", value_parser = root_path, help_heading = "Application")]
     pub(crate) root_path: Option<String>,
 
-    /// HOST:PORT, [IPV6]:PORT, PORT on 127.0.0.1, or unix:PATH; port 0 takes a free one, which the first line on stdout tells
+    /// HOST:PORT, [IPV6]:PORT, PORT on 127.0.0.1, or unix:PATH; port 0 takes a free one, which the line "listening on" on stdout tells
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8000", help_heading = "Server")]
     pub(crate) bind: Address,
 

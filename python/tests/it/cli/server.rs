@@ -23,7 +23,12 @@ pub(super) fn apps() -> PathBuf {
 /// The server with `app.py` in reach, on a free port unless `arguments` say something else.
 pub(super) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tower-wsgi"));
-    command.args(arguments).current_dir(apps()).env("PYTHONDONTWRITEBYTECODE", "1").env_remove("VIRTUAL_ENV");
+    command
+        .args(arguments)
+        .current_dir(apps())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env_remove("VIRTUAL_ENV")
+        .env_remove("PYTHONUNBUFFERED");
     command
 }
 
