@@ -58,7 +58,7 @@ pub(crate) fn child(args: &Args) -> Result<(), Failure> {
     };
     let waiting = thread::Builder::new().name("parent".to_owned()).spawn(wait);
     waiting.map_err(|error| Failure::other("no thread", error))?;
-    serve::run(args, socket, &stop, || {
+    serve::run(args, socket, &stop, move || {
         // A parent that is gone shows in the other thread.
         let _ = control.write_all(b"r");
     })

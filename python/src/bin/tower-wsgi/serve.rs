@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use socket2::Socket;
-use tokio::runtime;
+use tokio::runtime::{self, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower_layer::Layer;
@@ -41,52 +41,59 @@ const PING: Duration = Duration::from_secs(20);
 /// After a failed `accept`, most likely for want of file descriptors: running requests will give some back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What is done once connections are accepted.
+pub(crate) trait Ready: FnOnce() + Send + 'static {}
+
+impl<F: FnOnce() + Send + 'static> Ready for F {}
+
 /// Serves from this process.
 pub(crate) fn alone(args: &Args) -> Result<(), Failure> {
     let stop = Stop::new();
     stop.on_signals().map_err(|error| Failure::other("signals cannot be waited for", error))?;
     let socket = args.bind.bind().map_err(|error| Failure::bind(args, error))?;
     let url = bind::url(&socket).map_err(|error| Failure::bind(args, error))?;
-    let served = run(args, socket, &stop, || crate::say(&format!("listening on {url}")));
+    let served = run(args, socket, &stop, move || crate::say(&format!("listening on {url}")));
     args.bind.unbind();
     served
 }
 
 /// Loads the application and serves it on a bound socket, until `stop` is asked. Calls `ready` once connections are accepted.
 ///
-/// The interpreter is used by this thread before and after, and not while, the runtime runs on it.
-pub(crate) fn run(args: &Args, socket: Socket, stop: &Stop, ready: impl FnOnce()) -> Result<(), Failure> {
+/// The interpreter is used by this thread before and after; the runtime's own thread never waits for it.
+pub(crate) fn run(args: &Args, socket: Socket, stop: &Stop, ready: impl Ready) -> Result<(), Failure> {
     let served = load_and_serve(args, socket, stop, ready);
     // After a failure as well: what the application printed is still in its buffers.
     run_exit_handlers();
     served
 }
 
-fn load_and_serve(args: &Args, socket: Socket, stop: &Stop, ready: impl FnOnce()) -> Result<(), Failure> {
+fn load_and_serve(args: &Args, socket: Socket, stop: &Stop, ready: impl Ready) -> Result<(), Failure> {
     let app = args.import().load()?;
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    // One thread keeps an interpreter busy. It is the scheduler of several all the same: that of a current-thread runtime is woken by a system call for every response that comes from
+    // another thread, this one only if it sleeps.
+    let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::other("no runtime", error))?;
     let log = args.access_log.then(AccessLog::start).transpose();
     let log = log.map_err(|error| Failure::other("no access log", error))?;
     let shared = Shared { root_path: args.root_path.clone(), log: log.clone() };
-    let listening = |error| Failure::bind(args, error);
+    let serving = Serving { socket, shared, stop: stop.clone(), ready, limit: args.graceful_timeout };
     match interface(args, &app)? {
         Interface::Wsgi => {
             let layer = WsgiLayer::adapter().workers(args.workers.get()).read_timeout(BODY_TIMEOUT);
             let app = PyWsgi::new(app).multiprocess(args.processes.get() > 1);
             let service = layer.layer(app);
             info!(interface = "WSGI", workers = args.workers, "serving {}", args.target());
-            runtime.block_on(serve(args, socket, service, shared, stop, ready)).map_err(listening)?;
+            serving.run(args, &runtime, service)?;
         }
         Interface::Asgi => {
             let service = PyAsgi::on(app, args.event_loop())?;
             info!(interface = "ASGI", "serving {}", args.target());
-            let served = runtime.block_on(serve(args, socket, service.clone(), shared, stop, ready));
+            let served = serving.run(args, &runtime, service.clone());
             let end = async { timeout(args.graceful_timeout, service.shutdown()).await };
             if runtime.block_on(end).is_err() {
                 warn!("the application's shutdown took too long: it is left behind");
             }
-            served.map_err(listening)?;
+            served?;
         }
     }
     if let Some(log) = log {
@@ -117,23 +124,47 @@ fn interface(args: &Args, app: &PyApp) -> Result<Interface, Failure> {
     }
 }
 
-/// Accepts connections until `stop` is asked, and lets them finish.
-async fn serve<S>(
-    args: &Args,
+/// What is served, but for the application.
+struct Serving<R> {
     socket: Socket,
-    service: S,
     shared: Shared,
-    stop: &Stop,
-    ready: impl FnOnce(),
-) -> io::Result<()>
-where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>
+    stop: Stop,
+    ready: R,
+    limit: Duration,
+}
+
+impl<R: Ready> Serving<R> {
+    /// Serves on the runtime's thread, while this one waits.
+    fn run<S: Host>(self, args: &Args, runtime: &Runtime, service: S) -> Result<(), Failure> {
+        match runtime.block_on(runtime.spawn(serve(self, service))) {
+            Ok(served) => served.map_err(|error| Failure::bind(args, error)),
+            Err(panicked) => Err(Failure::other("the server failed", panicked)),
+        }
+    }
+}
+
+/// A service that connections can be given to.
+trait Host:
+    Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Host for S where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>
         + Clone
         + Send
         + Sync
-        + 'static,
-    S::Future: Send,
+        + 'static
 {
+}
+
+/// Accepts connections until `stop` is asked, and lets them finish.
+async fn serve<R: Ready, S: Host>(serving: Serving<R>, service: S) -> io::Result<()> {
+    let Serving { socket, shared, stop, ready, limit } = serving;
     let listener = Listener::new(socket)?;
     stop.serving();
     ready();
@@ -185,7 +216,7 @@ where
     // Clients that come now are refused, and can go elsewhere.
     drop(listener);
     info!("stopping");
-    if timeout(args.graceful_timeout, graceful.shutdown()).await.is_err() {
+    if timeout(limit, graceful.shutdown()).await.is_err() {
         while connections.try_join_next().is_some() {}
         warn!("{} connections took too long to finish: they are cut", connections.len());
         connections.shutdown().await;
