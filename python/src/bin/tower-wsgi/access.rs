@@ -207,7 +207,7 @@ fn time(time: SystemTime, text: &mut String) {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (mut days, second) = (seconds / 86_400, seconds % 86_400);
     let mut year = 1970;
-    let is_leap = |year: u64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    let is_leap = |year: u64| year.is_multiple_of(if year.is_multiple_of(100) { 400 } else { 4 });
     let length = |year| if is_leap(year) { 366 } else { 365 };
     while days >= length(year) {
         days -= length(year);

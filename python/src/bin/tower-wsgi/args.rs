@@ -35,6 +35,7 @@ Exit codes:
 
 /// Serves a Python WSGI or ASGI application over HTTP/1.1, HTTP/2 and WebSocket.
 #[derive(Debug, Parser)]
+#[expect(clippy::doc_markdown, reason = "the help is printed, and not rendered")]
 #[command(name = "tower-wsgi", after_help = EXAMPLES, disable_version_flag = true, max_term_width = 110)]
 pub(crate) struct Args {
     /// The application, like mysite.wsgi:application; the attribute may have dots, and may be a call without arguments
