@@ -25,7 +25,7 @@ Signals:
 
 Exit codes:
   0  stopped by a signal, in order
-  1  something else went wrong
+  1  something else went wrong, or exit handlers took too long
   2  the arguments cannot be understood
   3  the application could not be imported, or speaks the other interface
   4  the application refused to start: its lifespan's startup failed
@@ -78,7 +78,7 @@ pub(crate) struct Args {
     #[arg(long = "loop", value_enum, value_name = "WHICH", default_value_t, help_heading = "Server")]
     event_loop: Loop,
 
-    /// How long requests may go on after SIGTERM, and then the application's shutdown as long again
+    /// How long requests may go on after SIGTERM; then as long again for the lifespan's shutdown, and for exit handlers
     #[arg(
         long,
         value_name = "SECONDS",

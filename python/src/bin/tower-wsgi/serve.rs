@@ -3,7 +3,9 @@
 use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
+use std::process;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -62,6 +64,15 @@ pub(crate) fn alone(args: &Args) -> Result<(), Failure> {
 /// The interpreter is used by this thread before and after; the runtime's own thread never waits for it.
 pub(crate) fn run(args: &Args, socket: Socket, stop: &Stop, ready: impl Ready) -> Result<(), Failure> {
     let served = load_and_serve(args, socket, stop, ready);
+    if served.is_ok() {
+        // Exit handlers may wait for threads that never end, or for an interpreter that is stuck.
+        let limit = args.graceful_timeout;
+        thread::spawn(move || {
+            thread::sleep(limit);
+            error!("the application's exit handlers took too long: they are left behind");
+            process::exit(failure::OTHER.into());
+        });
+    }
     // After a failure as well: what the application printed is still in its buffers.
     run_exit_handlers();
     served

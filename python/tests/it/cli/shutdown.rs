@@ -80,6 +80,18 @@ fn the_second_signal_ends_an_exit_handler_that_does_not() {
 }
 
 #[test]
+fn exit_handlers_that_take_too_long_are_left_behind() {
+    let gate = Gate::new();
+    let mut command = command(&["--bind", "127.0.0.1:0", "--graceful-timeout", "0.1", "app:wsgi"]);
+    command.env("STUCK", gate.port().to_string());
+    let server = Server::start_command(command);
+    server.signal(Signal::TERM);
+    let _held = gate.held();
+    server.error_line("exit handlers took too long");
+    assert_eq!(server.end(), 1);
+}
+
+#[test]
 fn a_signal_during_a_long_import_ends_at_once() {
     let gate = Gate::new();
     let dir = tempfile::tempdir().unwrap();
