@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::Request;
 
+use crate::early::{Begin, Early};
 use crate::parker::Watch;
 use crate::scope::Scope;
 use crate::view::{View, decode, split, with_path};
@@ -38,7 +39,7 @@ pub struct Environ {
     extra: BTreeMap<Cow<'static, str>, Vec<u8>>,
     /// The async side's view, where it differs from ours.
     scope: Option<Arc<Scope>>,
-    watch: Option<Arc<dyn Watch>>,
+    watch: Option<Arc<dyn Begin>>,
 }
 
 impl Environ {
@@ -60,7 +61,7 @@ impl Environ {
     }
 
     /// The environ of a request that crosses to the sync side. Takes the scope out of it.
-    pub(crate) fn crossing<B>(request: &mut Request<B>, watch: Arc<dyn Watch>) -> Self {
+    pub(crate) fn crossing<B>(request: &mut Request<B>, watch: Arc<dyn Begin>) -> Self {
         // What a layer of the async side has set in an environ of its own making counts as well.
         let carried = request.extensions_mut().remove::<Self>();
         let mut environ = match (request.extensions_mut().remove::<Scope>(), carried) {
@@ -81,8 +82,8 @@ impl Environ {
     }
 
     /// Tells when the response is wanted no more.
-    pub(crate) fn watch(&self) -> Option<&Arc<dyn Watch>> {
-        self.watch.as_ref()
+    pub(crate) fn watch(&self) -> Option<Arc<dyn Watch>> {
+        Some(self.watch.clone()?)
     }
 
     /// Notes that `prefix` was taken off the path; the scope stays as it was.
@@ -144,6 +145,12 @@ impl Environ {
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         self.watch.as_ref().is_some_and(|watch| watch.is_closed())
+    }
+
+    /// What begins the response before the handler returns; `None` on a host that sends it when it is returned.
+    #[must_use]
+    pub fn early(&self) -> Option<Early> {
+        self.watch.clone().map(Early::new)
     }
 
     /// The request as the asynchronous side around this one sees it (a2wsgi's `environ["asgi.scope"]`), with the path

@@ -60,6 +60,32 @@ pub trait SyncHandler: Send + Sync + 'static {
     /// # Panics
     /// A panic is caught by the crossing and becomes a 500.
     fn call(&self, request: Request<Input>) -> Result<Response<Output>, BoxError>;
+
+    /// Runs `calls`, in which a worker calls the handler for one request after another and produces the bodies of its responses, as long as some wait. For what is worth taking once for many requests, an interpreter's lock say:
+    ///
+    /// ```
+    /// # use std::sync::Mutex;
+    /// # use http::{Request, Response};
+    /// # use tower_wsgi::{BoxError, Input, Output, SyncHandler};
+    /// struct Scripts { interpreter: Mutex<()> }
+    ///
+    /// impl SyncHandler for Scripts {
+    ///     fn call(&self, _: Request<Input>) -> Result<Response<Output>, BoxError> {
+    ///         Ok(Response::new("run by the one thread that is inside".into()))
+    ///     }
+    ///
+    ///     fn serve(&self, calls: &mut dyn FnMut()) {
+    ///         let _inside = self.interpreter.lock();
+    ///         calls();
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// It has to call `calls` once. A worker holds no request while it waits to come in; where that takes milliseconds while others inside get their work done, it turns back.
+    /// Only a handler that is a [`WsgiService`](crate::WsgiService)'s own is asked: not one inside a sync middleware or a closure, whose code would be run inside too, nor on a synchronous host.
+    fn serve(&self, calls: &mut dyn FnMut()) {
+        calls();
+    }
 }
 
 /// The place of the application in a layer that has none of its own: see [`WsgiLayer::adapter`](crate::WsgiLayer::adapter) and
@@ -104,5 +130,9 @@ where
 impl<H: SyncHandler + ?Sized> SyncHandler for Arc<H> {
     fn call(&self, request: Request<Input>) -> Result<Response<Output>, BoxError> {
         (**self).call(request)
+    }
+
+    fn serve(&self, calls: &mut dyn FnMut()) {
+        (**self).serve(calls);
     }
 }

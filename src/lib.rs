@@ -45,6 +45,7 @@
 //! | [`Next`] | the service inside the layer, called from synchronous code |
 //! | [`Input`], [`Output`], [`Writer`] | the request's and the response's body on the synchronous side |
 //! | [`Body`] | the body on the asynchronous side |
+//! | [`Early`] | a response that begins before its handler returns |
 //! | [`Environ`], [`Variables`] | the request as CGI and WSGI describe it |
 //! | [`Scope`] | the request as ASGI describes it |
 //! | [`BackgroundTasks`] | work that outlives its response, known to the synchronous host |
@@ -136,6 +137,7 @@
 
 mod asgi;
 mod body;
+mod early;
 mod environ;
 mod error;
 mod exchange;
@@ -163,6 +165,7 @@ mod wsgi;
 
 pub use asgi::{Asgi, AsgiHandler, AsgiLayer, BackgroundTasks};
 pub use body::Body;
+pub use early::{Early, EarlyResponse};
 pub use environ::Environ;
 pub use error::{BoxError, Error};
 pub use handler::{Adapter, IntoResult, SyncHandler};

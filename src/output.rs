@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 
 use crate::body::Body;
+use crate::early::BegunSink;
 use crate::error::{BoxError, Error, Kind};
 use crate::input::Input;
 use crate::parker::Watch;
@@ -60,6 +61,8 @@ pub(crate) enum OutputKind {
     Write(Write),
     Body(Body),
     Forward(Forward),
+    /// It was sent while the handler ran.
+    Begun(Box<dyn BegunSink>),
 }
 
 impl Output {
@@ -194,6 +197,10 @@ impl Output {
                 let body = match other {
                     OutputKind::Full(bytes) => Body::from(bytes),
                     OutputKind::Body(body) => body,
+                    OutputKind::Begun(_) => {
+                        let message = "the response was sent while its handler ran: its body is not here";
+                        Body::last(Err(Error::new(Kind::Response, message).into()))
+                    }
                     _ => {
                         let message = "the request was forwarded: its response's body is not here";
                         Body::last(Err(Error::new(Kind::Response, message).into()))
@@ -213,7 +220,9 @@ impl Output {
         match &self.kind {
             OutputKind::Full(bytes) => Some(bytes.len() as u64),
             OutputKind::Body(body) => http_body::Body::size_hint(body).exact(),
-            OutputKind::Source(_) | OutputKind::Write(_) | OutputKind::Forward(_) => None,
+            OutputKind::Source(_) | OutputKind::Write(_) | OutputKind::Forward(_) | OutputKind::Begun(_) => {
+                None
+            }
         }
     }
 }
@@ -233,6 +242,7 @@ impl fmt::Debug for Output {
             OutputKind::Write(_) => "writer",
             OutputKind::Body(_) => "async body",
             OutputKind::Forward(_) => "forward",
+            OutputKind::Begun(_) => "begun",
         };
         f.debug_struct("Output")
             .field("kind", &kind)

@@ -7,7 +7,7 @@
 //!
 //! The application knows where it is mounted: its redirects and its links have the prefix.
 //!
-//! Environment: `ADDR` (default `127.0.0.1:3000`), `RUST_LOG`.
+//! Environment: `ADDR` (default `127.0.0.1:3000`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tower_wsgi::{BoxError, WsgiLayer};
 use tower_wsgi_python::{Import, Interface, PyWsgi, run_exit_handlers};
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
 
 /// Serves a Python application below a prefix.
 #[derive(Parser)]
@@ -41,7 +41,8 @@ struct Args {
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let args = Args::parse();
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_writer(io::stderr).init();
+    // Exceptions of the application are among it.
+    tracing_subscriber::fmt().with_max_level(Level::WARN).with_writer(io::stderr).init();
 
     let mut import = Import::new(&args.target).chdir(&args.chdir);
     if let Some(venv) = &args.venv {

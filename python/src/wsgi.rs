@@ -10,8 +10,9 @@ mod scope;
 mod start_response;
 
 use std::fmt;
+use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use tower_wsgi::{BoxError, Environ, Input, Output, SyncHandler};
@@ -96,12 +97,13 @@ impl PyWsgi {
     fn respond(&self, py: Python<'_>, request: Request<Input>) -> Result<Response<Output>, BoxError> {
         let raised = |error: PyErr| BoxError::from(Exception::new(py, &error));
         let environ = self.template.fill(py, &request).map_err(raised)?;
-        let described = Environ::of(&request);
+        let is_head = request.method() == Method::HEAD;
+        let described = Arc::new(Environ::of(&request));
         let input = Bound::new(py, WsgiInput::new(request.into_body())).map_err(raised)?;
-        self.template.connect(&environ, &input, WsgiScope::new(described)).map_err(raised)?;
-        let start = Bound::new(py, StartResponse::new()).map_err(raised)?;
+        self.template.connect(&environ, &input, WsgiScope::new(described.clone())).map_err(raised)?;
+        let start = Bound::new(py, StartResponse::new(described)).map_err(raised)?;
         let result = self.callable.bind(py).call1((environ, &start));
-        let response = result.and_then(|result| body::respond(&result, start.get()));
+        let response = result.and_then(|result| body::respond(&result, start.get(), is_head));
         response.map_err(|error| {
             // An application that passes on what its input failed with is not the one that failed.
             let failure = input.get().take_failure().filter(|_| error.is_instance_of::<PyOSError>(py));
@@ -113,6 +115,11 @@ impl PyWsgi {
 impl SyncHandler for PyWsgi {
     fn call(&self, request: Request<Input>) -> Result<Response<Output>, BoxError> {
         attached(|py| self.respond(py, request))
+    }
+
+    /// Attached once for as many requests as wait, and detached only to wait.
+    fn serve(&self, calls: &mut dyn FnMut()) {
+        attached(|_| calls());
     }
 }
 

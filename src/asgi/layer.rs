@@ -274,7 +274,7 @@ where
         let runtime = runtime::find(self.settings.runtime.as_ref()).map_err(|error| {
             Error::with_source(Kind::Overloaded, "no runtime could be started for a service", error)
         })?;
-        let watch = request.extensions().get().and_then(Environ::watch).cloned();
+        let watch = request.extensions().get().and_then(Environ::watch);
         let lingering = request.extensions().get().cloned();
         let tasks = BackgroundTasks::new(runtime.clone(), self.settings.wait_time, lingering);
         let _runtime = runtime.enter();

@@ -15,6 +15,7 @@ use http_body::{Body as _, Frame};
 use tokio::runtime::Handle;
 use tracing::Span;
 
+use super::begun::EarlyState;
 use super::deliver::{deliver, fail};
 use super::future::ResponseFuture;
 use super::layer::{Around, Shared};
@@ -29,7 +30,7 @@ use crate::nesting::{note_reliance, on_behalf_of};
 use crate::next::{CallInner, Mount, Next};
 use crate::output::Forward;
 use crate::parker::Watch;
-use crate::pool::{Job, lend};
+use crate::pool::{Group, Job, lend};
 use crate::response::declared_length;
 use crate::view::{split, with_path};
 
@@ -43,6 +44,7 @@ pub(crate) struct Call<H> {
     context: OnceLock<Context>,
     /// Whether a handler on the same pool waits for the response.
     waited_for: AtomicBool,
+    pub(super) early: EarlyState,
 }
 
 /// What of the caller's surroundings goes with the work.
@@ -88,6 +90,7 @@ impl<H: SyncHandler> Call<H> {
             next,
             context: OnceLock::new(),
             waited_for: AtomicBool::new(false),
+            early: EarlyState::default(),
         });
         let length =
             declared_length(request.headers()).ok().flatten().or_else(|| request.body().size_hint().exact());
@@ -211,6 +214,20 @@ impl<H: SyncHandler> Job for Call<H> {
         drop(self.exchange.begin());
         let message = "no thread could be started for a worker";
         self.exchange.finish(Err(Error::with_source(Kind::Overloaded, message, error)));
+    }
+
+    fn group(&self) -> Arc<dyn Group> {
+        self.shared.clone()
+    }
+
+    fn group_id(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
+    }
+}
+
+impl<H: SyncHandler> Group for Shared<H> {
+    fn enter(&self, inside: &mut dyn FnMut()) {
+        self.handler.serve(inside);
     }
 }
 

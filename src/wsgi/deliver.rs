@@ -12,7 +12,7 @@ use super::call::{Answer, Call};
 use super::meter::{Measured, Meter};
 use super::produce::{Producer, produce};
 use crate::body::Body;
-use crate::error::{Error, Kind, guard};
+use crate::error::{Error, Kind, drop_quietly, guard};
 use crate::exchange::Room;
 use crate::handler::SyncHandler;
 use crate::output::{Output, OutputKind};
@@ -23,6 +23,19 @@ use crate::writer::{Sink, Writer};
 
 /// Delivers a handler's response.
 pub(super) fn deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Output>) {
+    if matches!(response.body().kind, OutputKind::Begun(_)) {
+        if let OutputKind::Begun(sink) = response.into_body().kind
+            && let Err(error) = sink.finish()
+        {
+            fail(call, &error);
+        }
+        return;
+    }
+    if call.early.end() {
+        drop_quietly(response);
+        let message = "the handler returned another response than the one that it had begun";
+        return finish(call, Err(Error::new(Kind::Response, message)));
+    }
     if let Err(error) = try_deliver(call, response, None) {
         fail(call, &error);
     }
@@ -33,6 +46,9 @@ pub(super) fn fail<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
     log(call, error);
     if call.exchange.is_closed() {
         return;
+    }
+    if call.early.end() {
+        return call.exchange.finish(Err(error.clone()));
     }
     if let Some(on_error) = &call.shared.settings.on_error {
         let delivered = guard(|| on_error(error)).and_then(|mut response| {
@@ -111,7 +127,7 @@ fn try_deliver<H: SyncHandler>(
             answer(call, Answer::Response(head.map(|()| body)));
             Ok(())
         }
-        OutputKind::Forward(_) => unreachable!("delivered above"),
+        OutputKind::Forward(_) | OutputKind::Begun(_) => unreachable!("delivered above"),
     }
 }
 
@@ -128,7 +144,7 @@ fn deliver_bodiless<H: SyncHandler>(
 }
 
 /// A response whose body is all here: head and body go over in one step.
-fn deliver_full<H: SyncHandler>(
+pub(super) fn deliver_full<H: SyncHandler>(
     call: &Arc<Call<H>>,
     head: Response<()>,
     mut meter: Meter,
@@ -157,7 +173,7 @@ fn deliver_written<H: SyncHandler>(
     write: Write,
     trailers: Option<Trailers>,
 ) -> Result<(), Error> {
-    let mut sink = CallSink { call, head: Some(head), meter };
+    let mut sink = CallSink { call: call.clone(), head: Some(head), meter };
     let written = guard(|| {
         let mut writer = Writer::new(&mut sink);
         let result = write(&mut writer);
@@ -200,14 +216,14 @@ pub(super) fn finish<H: SyncHandler>(call: &Arc<Call<H>>, end: Result<(), Error>
 }
 
 /// Sends a writer's chunks through the exchange.
-struct CallSink<'a, H> {
-    call: &'a Arc<Call<H>>,
+pub(super) struct CallSink<H> {
+    pub(super) call: Arc<Call<H>>,
     /// Goes out with the first chunk.
-    head: Option<Response<()>>,
-    meter: Meter,
+    pub(super) head: Option<Response<()>>,
+    pub(super) meter: Meter,
 }
 
-impl<H: SyncHandler> Sink for CallSink<'_, H> {
+impl<H: SyncHandler> Sink for CallSink<H> {
     fn send(&mut self, chunk: Bytes) -> io::Result<()> {
         self.check()?;
         let length = chunk.len();
@@ -231,7 +247,7 @@ impl<H: SyncHandler> Sink for CallSink<'_, H> {
     }
 }
 
-impl<H: SyncHandler> CallSink<'_, H> {
+impl<H: SyncHandler> CallSink<H> {
     fn push(&mut self, chunk: Bytes) -> io::Result<()> {
         let exchange = &self.call.exchange;
         let frame = Frame::data(chunk);

@@ -2,8 +2,9 @@
 //!
 //! A request's trip: [`WsgiService`] or [`Wsgi`] makes a `Call` (`call.rs`), the [`ResponseFuture`] reads ahead and submits it to the
 //! pool (`future.rs`), a worker runs the handler (`call.rs`) and delivers what it returned (`deliver.rs`), chunk by chunk where it has to
-//! (`produce.rs`).
+//! (`produce.rs`). A response may begin before that (`begun.rs`).
 
+mod begun;
 mod call;
 mod deliver;
 mod future;

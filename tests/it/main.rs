@@ -7,6 +7,7 @@ mod capacity;
 mod cgi;
 mod context;
 mod cookbook;
+mod early;
 mod errors;
 mod layers;
 mod next;

@@ -7,31 +7,61 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyIterator, PyList, PyTuple};
-use tower_wsgi::{BoxError, Output};
+use tower_wsgi::{BoxError, EarlyResponse, Output};
 
 use super::failure::Exception;
-use super::start_response::StartResponse;
+use super::start_response::{StartResponse, Started};
 use crate::interpreter::attached;
 
 /// From this size on a chunk is sent from Python's memory. Below it a copy costs less than to have the chunk freed by the next thread that is attached.
 const LARGE: usize = 32 * 1024;
 
-/// Makes the response of what the application returned. Runs it up to the head: an application may call `start_response` as late as in its first step.
-pub(super) fn respond(result: &Bound<'_, PyAny>, start: &StartResponse) -> PyResult<Response<Output>> {
+/// Makes the response of what the application returned. Runs it up to its first byte: an application may call `start_response` as late as in its first step.
+pub(super) fn respond(
+    result: &Bound<'_, PyAny>,
+    start: &StartResponse,
+    is_head: bool,
+) -> PyResult<Response<Output>> {
+    let py = result.py();
     if let Some(bytes) = whole(result)? {
-        let (head, written) = start.take().ok_or_else(no_head)?;
-        let bytes = if written.is_empty() { bytes } else { [&written[..], &bytes].concat().into() };
-        return Ok(head.map(|()| bytes.into()));
+        return match start.take(py).ok_or_else(no_head)? {
+            Started::Head(head, written) if written.is_empty() => Ok(head.map(|()| bytes.into())),
+            Started::Head(head, written) => Ok(head.map(|()| [written, bytes].concat().into())),
+            Started::Begun(response) => follow(py, response, [Ok(bytes)]),
+        };
     }
     let mut chunks = Chunks::new(result)?;
+    // Until the first byte the head may still change: with `exc_info`, as PEP 3333 has it, for an error page. A body that nobody wants is not begun.
     let mut first = None;
-    while first.is_none() && !start.is_called() {
-        first = Some(chunks.step(result.py())?.ok_or_else(no_head)?);
+    while !(start.is_begun(py) || is_head && start.is_called(py)) {
+        match chunks.step(py)? {
+            Some(chunk) if chunk.is_empty() => {}
+            other => {
+                first = other.map(Ok);
+                break;
+            }
+        }
     }
-    let (head, written) = start.take().ok_or_else(no_head)?;
-    let ahead =
-        [written.into(), first.unwrap_or_default()].into_iter().filter(|chunk: &Bytes| !chunk.is_empty());
-    Ok(head.map(|()| Output::try_iter(ahead.map(Ok).chain(chunks))))
+    match start.take(py).ok_or_else(no_head)? {
+        Started::Head(head, written) => {
+            let written = (!written.is_empty()).then_some(Ok(written));
+            Ok(head.map(|()| Output::try_iter(written.into_iter().chain(first).chain(chunks))))
+        }
+        Started::Begun(response) => follow(py, response, first.into_iter().chain(chunks)),
+    }
+}
+
+/// Sends a body behind what was given to `write`.
+fn follow(
+    py: Python<'_>,
+    mut response: EarlyResponse,
+    chunks: impl IntoIterator<Item = Result<Bytes, BoxError>>,
+) -> PyResult<Response<Output>> {
+    for chunk in chunks {
+        let chunk = chunk.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        py.detach(|| response.send(chunk))?;
+    }
+    Ok(response.finish())
 }
 
 /// A body that is all here: that of a plain list or tuple, which has no `close` either.

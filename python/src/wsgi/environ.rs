@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use http::{HeaderName, Request};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyDict, PyString};
 use tower_wsgi::{Input, VariableName, Variables};
 
@@ -54,8 +55,8 @@ impl Template {
         request: &Request<Input>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let environ = self.constants.bind(py).copy()?;
-        // Held by one thread at a time: whoever holds it is attached, and waits for nothing.
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        // Detached while it waits: what is interned for the first time detaches, too, so that the lock's holder may be in need of the interpreter.
+        let mut names = self.names.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner);
         let mut result = Ok(());
         Variables::visit(request, |name, value| {
             if result.is_ok() {

@@ -1,7 +1,7 @@
 //! `wsgi.input`: the request's body as a Python file.
 
 use std::io::{self, BufRead};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
 use pyo3::exceptions::{PyStopIteration, PyTypeError};
@@ -37,13 +37,9 @@ impl WsgiInput {
         Self { state: Mutex::new(State { input, held: Bytes::new(), failure: None }) }
     }
 
-    /// Takes out what a read failed with.
+    /// Takes out what a read failed with; nothing, if another thread of the application is still reading.
     pub(super) fn take_failure(&self) -> Option<io::Error> {
-        self.lock().failure.take()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.try_lock().ok()?.failure.take()
     }
 
     /// Reads at most `size` bytes, detached if that could mean to wait: for the client, or for another thread's read.
@@ -52,7 +48,7 @@ impl WsgiInput {
             Ok(mut state) if state.input.is_complete() => state.gather(size, until),
             other => {
                 drop(other);
-                py.detach(|| self.lock().gather(size, until))
+                py.detach(|| self.state.lock().unwrap_or_else(PoisonError::into_inner).gather(size, until))
             }
         };
         gathered.map_err(PyErr::from)

@@ -16,8 +16,8 @@ pub(super) struct WsgiScope {
 }
 
 impl WsgiScope {
-    pub(super) fn new(environ: Environ) -> Self {
-        Self { environ: Arc::new(environ), made: PyOnceLock::new() }
+    pub(super) fn new(environ: Arc<Environ>) -> Self {
+        Self { environ, made: PyOnceLock::new() }
     }
 
     fn dict<'py>(&self, py: Python<'py>) -> PyResult<&Bound<'py, PyDict>> {

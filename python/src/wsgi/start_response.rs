@@ -1,51 +1,120 @@
 //! `start_response`: how the application tells the response's head, and the `write` that it gets for it.
 
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
-use pyo3::exceptions::{PyAssertionError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use tower_wsgi::{EarlyResponse, Environ};
 
 use crate::text::bytes;
+
+/// How much is gathered from `write` on a host that sends nothing before the end; more of it is refused.
+const GATHERED: usize = 16 * 1024 * 1024;
 
 /// The callable.
 #[pyclass(frozen, module = "tower_wsgi")]
 pub(super) struct StartResponse {
     state: Mutex<State>,
+    environ: Arc<Environ>,
 }
 
 #[derive(Default)]
 struct State {
     head: Option<Response<()>>,
-    /// What was given to `write`.
-    written: Vec<u8>,
+    written: Written,
     /// Whether the head is on its way.
     sent: bool,
 }
 
+/// What was given to `write`.
+#[derive(Default)]
+enum Written {
+    #[default]
+    Nothing,
+    /// It goes to the client at once.
+    Begun(EarlyResponse),
+    /// It waits for the response.
+    Gathered(Vec<u8>),
+}
+
+/// The head as the application told it.
+pub(super) enum Started {
+    /// The body begins with these bytes.
+    Head(Response<()>, Bytes),
+    /// It is on its way already.
+    Begun(EarlyResponse),
+}
+
 impl StartResponse {
-    pub(super) fn new() -> Self {
-        Self { state: Mutex::default() }
+    pub(super) fn new(environ: Arc<Environ>) -> Self {
+        Self { state: Mutex::default(), environ }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits detached, since `write` holds the state while it waits for the client.
+    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, State> {
+        self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the head is known.
-    pub(super) fn is_called(&self) -> bool {
-        self.lock().head.is_some()
+    pub(super) fn is_called(&self, py: Python<'_>) -> bool {
+        let state = self.lock(py);
+        state.sent || state.head.is_some()
     }
 
-    /// The head, which from now on cannot change, and what was written.
-    pub(super) fn take(&self) -> Option<(Response<()>, Vec<u8>)> {
-        let mut state = self.lock();
+    /// Whether the response is on its way.
+    pub(super) fn is_begun(&self, py: Python<'_>) -> bool {
+        self.lock(py).sent
+    }
+
+    /// The head, which from now on cannot change. `None` if the application did not tell it.
+    pub(super) fn take(&self, py: Python<'_>) -> Option<Started> {
+        let mut state = self.lock(py);
         state.sent = true;
-        let head = state.head.take()?;
-        Some((head, mem::take(&mut state.written)))
+        match mem::take(&mut state.written) {
+            Written::Begun(response) => Some(Started::Begun(response)),
+            Written::Gathered(bytes) => Some(Started::Head(state.head.take()?, bytes.into())),
+            Written::Nothing => Some(Started::Head(state.head.take()?, Bytes::new())),
+        }
+    }
+
+    /// PEP 3333's `write`: sends a chunk, now. Called detached.
+    fn write(&self, chunk: Bytes) -> PyResult<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Written::Nothing = state.written {
+            if state.sent {
+                return Err(PyAssertionError::new_err(
+                    "write() was called after the application had returned",
+                ));
+            }
+            state.written = match self.environ.early() {
+                Some(early) => {
+                    let head = state.head.take().expect("write() comes from start_response");
+                    state.sent = true;
+                    Written::Begun(
+                        early.begin(head).map_err(|error| PyValueError::new_err(error.to_string()))?,
+                    )
+                }
+                None => Written::Gathered(Vec::new()),
+            };
+        }
+        match &mut state.written {
+            Written::Begun(response) => response.send(chunk).map_err(PyErr::from),
+            Written::Gathered(bytes) if bytes.len() + chunk.len() > GATHERED => {
+                let message = "this host sends nothing before the application returns: too much for write()";
+                Err(PyMemoryError::new_err(message))
+            }
+            Written::Gathered(bytes) => {
+                bytes.extend_from_slice(&chunk);
+                Ok(())
+            }
+            Written::Nothing => unreachable!("it was just begun"),
+        }
     }
 }
 
@@ -59,7 +128,7 @@ impl StartResponse {
         exc_info: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Write> {
         let head = head(status, headers)?;
-        let mut state = slf.get().lock();
+        let mut state = slf.get().lock(slf.py());
         match exc_info.filter(|info| !info.is_none()) {
             Some(info) if state.sent => {
                 drop(state);
@@ -83,9 +152,8 @@ pub(super) struct Write(Py<StartResponse>);
 impl Write {
     fn __call__(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let data = data.cast::<PyBytes>().map_err(|_| PyTypeError::new_err("write() takes bytes"))?;
-        let mut state = self.0.get().lock();
-        state.written.extend_from_slice(data.as_bytes());
-        Ok(())
+        let (chunk, start) = (Bytes::copy_from_slice(data.as_bytes()), self.0.get());
+        data.py().detach(|| start.write(chunk))
     }
 }
 

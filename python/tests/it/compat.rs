@@ -65,13 +65,13 @@ struct App {
     admin: bool,
 }
 
-/// What a framework can do with WebSockets beyond messages and subprotocols.
+/// What a framework can do with a WebSocket beyond messages and subprotocols.
 #[derive(Clone, Copy, Debug)]
 struct WebSockets {
     /// Whether the client sees the code 4001 and the reason "bye" when the application closes with them; else the connection just ends.
     close_code: bool,
-    /// What the application sees when the client closes with 3001, as JSON.
-    closed: &'static str,
+    /// Whether the application is told the code that the client closes with; else only that the client is gone.
+    closed_code: bool,
     /// Whether the application can refuse a handshake.
     denies: bool,
 }
@@ -107,7 +107,7 @@ const ASGI: App = App {
     lifespan: true,
     events: true,
     background: true,
-    websocket: Some(WebSockets { close_code: true, closed: "3001", denies: true }),
+    websocket: Some(WebSockets { close_code: true, closed_code: true, denies: true }),
     ..WSGI
 };
 
@@ -180,7 +180,7 @@ const FASTAPI: App = App { dir: "fastapi", head: false, ..ASGI };
 
 const QUART: App = App {
     dir: "quart",
-    websocket: Some(WebSockets { close_code: true, closed: "\"gone\"", denies: true }),
+    websocket: Some(WebSockets { close_code: true, closed_code: false, denies: true }),
     ..ASGI
 };
 
@@ -190,7 +190,7 @@ const SANIC: App = App {
     lengths: false,
     logs_leavers: true,
     routes_have_prefix: true,
-    websocket: Some(WebSockets { close_code: false, closed: "\"gone\"", denies: false }),
+    websocket: Some(WebSockets { close_code: false, closed_code: false, denies: false }),
     ..ASGI
 };
 

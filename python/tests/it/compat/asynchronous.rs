@@ -1,4 +1,4 @@
-//! What only ASGI has: WebSockets, the lifespan, and responses that wait for something else.
+//! What only ASGI has: the lifespan, the WebSocket, and responses that wait for something else.
 
 use std::net::TcpStream;
 
@@ -80,8 +80,9 @@ fn speaks_websocket(site: &Site, can: WebSockets, browser: &mut Browser) {
     let frame = CloseFrame { code: 3001.into(), reason: "enough".into() };
     socket.close(Some(frame)).expect("an open connection");
     while socket.read().is_ok() {}
+    let code = if can.closed_code { serde_json::json!(3001) } else { "gone".into() };
     until("the application knows with which code its client went", || {
-        browser.get("/closed").json()["code"].to_string() == can.closed
+        browser.get("/closed").json()["code"] == code
     });
 
     if can.denies {

@@ -87,7 +87,6 @@ fn environment(command: &mut Command, files: &Path) {
         .env("DATABASE", files.join("database"))
         .env("DOWNLOAD", files.join("download"))
         .env("SHUTDOWN_FILE", files.join("shutdown"))
-        .env("RUST_LOG", "warn")
         // The directories of the applications are under version control.
         .env("PYTHONDONTWRITEBYTECODE", "1");
 }

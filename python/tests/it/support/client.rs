@@ -171,11 +171,6 @@ impl Browser {
             self.cookies.push(Cookie { name: name.to_owned(), value: value.to_owned(), path });
         }
     }
-
-    /// The value of a cookie, for forms that repeat it.
-    pub(crate) fn cookie(&self, name: &str) -> Option<&str> {
-        self.cookies.iter().find(|cookie| cookie.name == name).map(|cookie| cookie.value.as_str())
-    }
 }
 
 /// A connection, for what a browser hides.

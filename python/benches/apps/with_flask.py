@@ -1,0 +1,10 @@
+"""A Flask application."""
+
+from flask import Flask
+
+hello = Flask(__name__)
+
+
+@hello.get("/")
+def text():
+    return "Hello World!"

@@ -1,0 +1,194 @@
+//! The load generator: one thread with an event loop and nothing around it, since it shares the cores with the server.
+//!
+//! Per request it writes once and reads once (after one wait for all connections that are ready), and it compares each
+//! answer with the one that is expected.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token};
+
+use crate::response::Response;
+use crate::workloads::Exchange;
+
+/// No response takes so long unless the server hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What was measured.
+pub(crate) struct Load {
+    /// Requests per second.
+    pub(crate) throughput: f64,
+    /// Microseconds.
+    pub(crate) median: f64,
+    /// Microseconds.
+    pub(crate) p99: f64,
+}
+
+/// Loads a server with so many connections, each with one request at a time. Only what ends within the time after the warm-up counts.
+///
+/// # Errors
+///
+/// Each failure of a connection and each wrong answer.
+pub(crate) fn load(
+    address: SocketAddr,
+    exchange: &Exchange,
+    connections: usize,
+    warm_up: Duration,
+    time: Duration,
+) -> Result<Load, String> {
+    let mut poll = Poll::new().map_err(told)?;
+    let mut events = Events::with_capacity(connections);
+    let mut buffer = vec![0; 256 * 1024];
+    let mut clients = Vec::with_capacity(connections);
+    for index in 0..connections {
+        clients.push(Some(Client::new(address, &poll, Token(index)).map_err(told)?));
+    }
+    let begin = Instant::now() + warm_up;
+    let end = begin + time;
+    let mut latencies = Vec::new();
+    let mut active = connections;
+    for client in clients.iter_mut().flatten() {
+        client.start(exchange).map_err(told)?;
+    }
+    while active > 0 {
+        poll.poll(&mut events, Some(PATIENCE)).map_err(told)?;
+        if events.is_empty() {
+            return Err(format!("no response within {} s", PATIENCE.as_secs()));
+        }
+        for event in &events {
+            let Token(index) = event.token();
+            let slot = &mut clients[index];
+            let Some(client) = slot else {
+                continue;
+            };
+            if !client.advance(exchange, &mut buffer)? {
+                continue;
+            }
+            let now = Instant::now();
+            if now > begin && now <= end {
+                latencies.push(u64::try_from((now - client.started).as_nanos()).unwrap_or(u64::MAX));
+            }
+            if now > end {
+                // A server that closes connections may wait for this end of each, one after the other.
+                *slot = None;
+                active -= 1;
+                continue;
+            }
+            if client.response.closes {
+                *client = Client::new(address, &poll, Token(index)).map_err(told)?;
+            }
+            client.start(exchange).map_err(told)?;
+        }
+    }
+    latencies.sort_unstable();
+    let Some(last) = latencies.len().checked_sub(1) else {
+        return Err("no response within the time that is measured".to_owned());
+    };
+    let at = |percent: usize| latencies[last * percent / 100] as f64 / 1000.0;
+    Ok(Load { throughput: latencies.len() as f64 / time.as_secs_f64(), median: at(50), p99: at(99) })
+}
+
+fn told(error: io::Error) -> String {
+    if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) {
+        return format!("nothing went through the connection for {} s", PATIENCE.as_secs());
+    }
+    format!("the connection failed: {error}")
+}
+
+/// A connection, with the request that it is at.
+struct Client {
+    stream: mio::net::TcpStream,
+    started: Instant,
+    written: usize,
+    response: Response,
+}
+
+impl Client {
+    fn new(address: SocketAddr, poll: &Poll, token: Token) -> io::Result<Client> {
+        let started = Instant::now();
+        // On loopback this waits for nothing but room in the backlog.
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let mut stream = mio::net::TcpStream::from_std(stream);
+        poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Client { stream, started, written: 0, response: Response::default() })
+    }
+
+    fn start(&mut self, exchange: &Exchange) -> io::Result<()> {
+        // A new connection's time counts as the request's.
+        if self.written > 0 {
+            self.started = Instant::now();
+        }
+        self.written = 0;
+        self.response = Response::default();
+        self.write(exchange)
+    }
+
+    fn write(&mut self, exchange: &Exchange) -> io::Result<()> {
+        while self.written < exchange.request.len() {
+            match self.stream.write(&exchange.request[self.written..]) {
+                Ok(length) => self.written += length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what the connection is ready for. True at the end of the response.
+    fn advance(&mut self, exchange: &Exchange, buffer: &mut [u8]) -> Result<bool, String> {
+        self.write(exchange).map_err(told)?;
+        loop {
+            let length = match self.stream.read(buffer) {
+                Ok(0) => return Err("the server closed the connection before its response".to_owned()),
+                Ok(length) => length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(told(error)),
+            };
+            let answer = &exchange.answer;
+            let expected =
+                |offset: usize, piece: &[u8]| answer.get(offset..offset + piece.len()) == Some(piece);
+            if self.response.read(&buffer[..length], expected)? {
+                // Nothing can follow, so there is no second read that finds nothing.
+                return match self.response.received == answer.len() {
+                    true => Ok(true),
+                    false => Err(format!("a body of only {} bytes", self.response.received)),
+                };
+            }
+        }
+    }
+}
+
+/// One request from a blocking socket, with a pause before the response is read, and the length of the answer's body.
+///
+/// # Errors
+///
+/// The inner error is for good; the outer one says that the connection could not be made.
+pub(crate) fn once(
+    address: SocketAddr,
+    write: impl FnOnce(&mut TcpStream) -> io::Result<()>,
+    pause: Duration,
+    mut expected: impl FnMut(usize, &[u8]) -> bool,
+) -> io::Result<Result<usize, String>> {
+    let mut stream = TcpStream::connect(address)?;
+    let exchange = || {
+        stream.set_read_timeout(Some(PATIENCE)).map_err(told)?;
+        stream.set_write_timeout(Some(PATIENCE)).map_err(told)?;
+        write(&mut stream).map_err(told)?;
+        std::thread::sleep(pause);
+        let mut response = Response::default();
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            let length = stream.read(&mut buffer).map_err(told)?;
+            if length == 0 {
+                return Err("the server closed the connection before the end of its response".to_owned());
+            }
+            if response.read(&buffer[..length], &mut expected)? {
+                return Ok(response.received);
+            }
+        }
+    };
+    Ok(exchange())
+}

@@ -1,0 +1,140 @@
+//! A connection's requests on their way to the application, and the responses on their way back.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+use tower_wsgi::{Body, BoxError, Scope};
+
+use crate::access::{AccessLog, Record};
+use crate::bind::Peer;
+
+/// What all connections have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) root_path: Option<String>,
+    pub(crate) log: Option<AccessLog>,
+}
+
+/// What hyper calls with each request of a connection.
+pub(crate) struct Connection<S> {
+    service: S,
+    shared: Arc<Shared>,
+    peer: Peer,
+    heard: Heard,
+}
+
+/// Whether a connection has brought a request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heard(Arc<AtomicBool>);
+
+impl Heard {
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl<S> Connection<S> {
+    pub(crate) fn new(service: S, shared: Arc<Shared>, peer: Peer) -> Self {
+        Self { service, shared, peer, heard: Heard::default() }
+    }
+
+    pub(crate) fn heard(&self) -> Heard {
+        self.heard.clone()
+    }
+
+    /// The request as ASGI describes it.
+    fn scope(&self, request: &Request<Incoming>) -> Scope {
+        let mut scope = Scope::of(request);
+        if let Some(client) = self.peer.client {
+            scope = scope.with_client(client);
+        }
+        if let Some((host, port)) = &self.peer.server {
+            scope = scope.with_server(host.clone(), *port);
+        }
+        if let Some(root_path) = &self.shared.root_path {
+            scope = scope.with_root_path(root_path);
+        }
+        scope
+    }
+}
+
+impl<S> hyper::service::Service<Request<Incoming>> for Connection<S>
+where
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone,
+{
+    type Response = Response<Counted>;
+    type Error = Infallible;
+    type Future = Answer<S::Future>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        self.heard.0.store(true, Ordering::Relaxed);
+        let record = self.shared.log.as_ref().map(|log| log.record(self.peer.client, &request));
+        let scope = self.scope(&request);
+        request.extensions_mut().insert(scope);
+        // Both services are always ready: they take what they need inside the response's future.
+        Answer { future: self.service.clone().call(request), record }
+    }
+}
+
+pin_project! {
+    /// The application's answer.
+    pub(crate) struct Answer<F> {
+        #[pin]
+        future: F,
+        record: Option<Record>,
+    }
+}
+
+impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Answer<F> {
+    type Output = Result<Response<Counted>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(response) = ready!(this.future.poll(cx));
+        let mut record = this.record.take();
+        if let Some(record) = &mut record {
+            record.status(response.status());
+        }
+        Poll::Ready(Ok(response.map(|body| Counted { body, record })))
+    }
+}
+
+/// A response's body; with an access log it is counted, and the request's line is written when the body is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    body: Body,
+    record: Option<Record>,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if let (Some(record), Poll::Ready(Some(Ok(frame)))) = (&mut self.record, &polled) {
+            record.count(frame.data_ref().map_or(0, Bytes::len));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,361 @@
+//! The threads of a pool: their starts, their sleeps and their ends.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::lanes::{Sleeper, State};
+use super::{CURRENT, Core, Job};
+use crate::parker::Parker;
+use crate::sync::{MutexGuard, Ordering, lock, yield_now};
+
+/// How long an idle thread stays (tokio's blocking pool keeps its threads as long).
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// How often a thread that ran out of work yields and looks again before it sleeps: for some 60 microseconds on an idle machine. To be woken
+/// costs more than the whole of a small handler, most of all where an idle core was given back to a hypervisor. Measured from 0 to 400: throughput
+/// under load does not depend on it, but 20 to 100 are worse than none for one request at a time, and 200 halves its latency.
+#[cfg(not(tower_wsgi_loom))]
+const SEARCHES: usize = 200;
+#[cfg(tower_wsgi_loom)]
+const SEARCHES: usize = 1;
+
+/// How often the watcher looks: a new request that nobody was woken for waits at most for two of these.
+const TICK: Duration = Duration::from_millis(1);
+
+/// After so many looks at a pool that does nothing the watcher sleeps as the others do.
+const QUIET: usize = 10;
+
+/// A way into a handler that takes as long as this is one that somebody stands in: CPython's global lock changes hands every 5 milliseconds.
+const SLOW: Duration = Duration::from_millis(4);
+
+/// How long no other thread tries a way in that was found slow.
+const DEFERRAL: Duration = Duration::from_millis(20);
+
+/// Time does not pass in a model: nobody watches, and no way is slow.
+const TIMED: bool = cfg!(not(tower_wsgi_loom));
+
+/// What came of a thread's way into a handler.
+#[derive(PartialEq, Eq)]
+enum Way {
+    /// The handler did not call back.
+    Closed,
+    Entered,
+    /// It was slow, and those who are inside got work done meanwhile: one more would only be in their way.
+    Slow,
+}
+
+impl Core {
+    /// Sees to it that somebody takes the job that was just queued. Consumes the guard: threads are woken and
+    /// started without the lock.
+    pub(super) fn attend(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        self.pending.store(state.pending(), Ordering::Relaxed);
+        if state.searching > 0 || state.is_deferred() {
+            // Who searches, or watches, will see the job, and if there is more it will wake the next.
+            return;
+        }
+        if let Some(next) = state.next(self.workers) {
+            if state.entering == Some(next.group_id()) {
+                return;
+            }
+            if !state.sleepers.is_empty() {
+                return self.wake(state);
+            }
+            if state.threads < self.workers + state.lending {
+                state.threads += 1;
+                state.searching += 1;
+                drop(state);
+                self.start_worker();
+                return;
+            }
+        }
+        if !state.discards.is_empty() && state.reapers < self.workers {
+            state.reapers += 1;
+            drop(state);
+            let core = self.clone();
+            if let Err(error) = spawn("tower-wsgi-reaper", move || core.reap()) {
+                tracing::warn!(%error, "no thread for dropping what a client left; a worker will");
+                lock(&self.state).reapers -= 1;
+            }
+        }
+    }
+
+    /// Wakes an idle thread, if there is one.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        if state.searching == 0
+            && let Some(sleeper) = state.sleepers.pop()
+        {
+            state.searching += 1;
+            drop(state);
+            sleeper.grant();
+        }
+    }
+
+    fn start_worker(self: &Arc<Self>) {
+        let core = self.clone();
+        let Err(error) = spawn("tower-wsgi-worker", move || core.work()) else {
+            return;
+        };
+        let mut state = lock(&self.state);
+        state.threads -= 1;
+        state.searching -= 1;
+        if state.active > 0 || state.searching > 0 || !state.sleepers.is_empty() {
+            tracing::warn!(%error, threads = state.threads, "no thread for another worker");
+            // One may have gone to sleep since, for this thread would have taken the job.
+            if state.runnable(self.workers) {
+                self.wake(state);
+            }
+            return;
+        }
+        // Nobody is left who would ever run these; threads that lend their place wait for some of them.
+        let State { discards, fresh, resumed, .. } = &mut *state;
+        let refused: Vec<_> = discards.drain(..).chain(fresh.drain(..)).chain(resumed.drain(..)).collect();
+        self.pending.store(state.pending(), Ordering::Relaxed);
+        drop(state);
+        tracing::error!(%error, "no thread for a worker");
+        for job in refused {
+            job.refuse(io::Error::new(error.kind(), error.to_string()));
+        }
+    }
+
+    /// The life of a worker.
+    fn work(self: Arc<Self>) {
+        CURRENT.with(|current| *current.borrow_mut() = Some(self.clone()));
+        let mut state = lock(&self.state);
+        state.searching -= 1;
+        loop {
+            let next =
+                state.next(self.workers).filter(|next| state.entering != Some(next.group_id())).cloned();
+            let mut is_slow = false;
+            if let Some(next) = next {
+                let way;
+                (way, state) = self.enter(next, state);
+                is_slow = way == Way::Slow;
+                if !is_slow {
+                    continue;
+                }
+            }
+            if state.shutdown && !state.runnable(self.workers) {
+                break;
+            }
+            state = match self.idle(state, is_slow) {
+                Some(state) => state,
+                None => return,
+            };
+        }
+        state.threads -= 1;
+    }
+
+    /// Goes into the handler of the job that comes next, and runs its jobs there until another's turn comes, or there are none.
+    fn enter<'a>(
+        self: &'a Arc<Self>,
+        next: Arc<dyn Job>,
+        mut state: MutexGuard<'a, State>,
+    ) -> (Way, MutexGuard<'a, State>) {
+        let (group, id) = (next.group(), next.group_id());
+        // Not held in there: a job that is kept is not over.
+        drop(next);
+        // There is one note. Where two handlers share a pool, the second does without.
+        let noted = state.entering.is_none();
+        if noted {
+            state.entering = Some(id);
+        }
+        let before = state.done;
+        drop(state);
+        let began = Instant::now();
+        let mut way = Way::Closed;
+        let mut inside = || {
+            if way != Way::Closed {
+                return;
+            }
+            let mut state = lock(&self.state);
+            if noted {
+                state.entering = None;
+            }
+            let is_slow = TIMED && began.elapsed() >= SLOW && state.done != before && state.active > 0;
+            way = if is_slow { Way::Slow } else { Way::Entered };
+            if !is_slow {
+                self.run_group(id, state);
+            }
+        };
+        if catch_unwind(AssertUnwindSafe(|| group.enter(&mut inside))).is_err() {
+            tracing::error!("a panic in a handler's way in");
+        }
+        // It may be the last one to know the handler, and the pool's own handle with it: not under the lock.
+        drop(group);
+        let mut state = lock(&self.state);
+        if way == Way::Closed {
+            if noted {
+                state.entering = None;
+            }
+            self.run_group(id, state);
+            state = lock(&self.state);
+        }
+        (way, state)
+    }
+
+    /// Runs jobs of one handler, as long as it is their turn.
+    fn run_group<'a>(self: &'a Arc<Self>, group: usize, mut state: MutexGuard<'a, State>) {
+        let mut began = Instant::now();
+        while state.next(self.workers).is_some_and(|next| next.group_id() == group) {
+            let Some(job) = state.pop(self.workers) else { return };
+            state.active += 1;
+            if state.runnable(self.workers) && !state.can_wait() {
+                self.attend(state);
+            } else {
+                self.pending.store(state.pending(), Ordering::Relaxed);
+                drop(state);
+            }
+            run(job);
+            state = lock(&self.state);
+            let now = Instant::now();
+            state.note(now - began);
+            began = now;
+            state.active -= 1;
+            state.grant_returning(self.workers);
+        }
+    }
+
+    /// Waits for work: looks for a moment, then sleeps. `None` if the thread was idle for so long that it ends.
+    fn idle<'a>(&'a self, mut state: MutexGuard<'a, State>, is_slow: bool) -> Option<MutexGuard<'a, State>> {
+        if state.searching == 0 && !is_slow {
+            state.searching = 1;
+            drop(state);
+            for _ in 0..SEARCHES {
+                yield_now();
+                if self.pending.load(Ordering::Relaxed) > 0 {
+                    break;
+                }
+            }
+            state = lock(&self.state);
+            state.searching -= 1;
+            let next = state.next(self.workers);
+            if next.is_some_and(|next| state.entering != Some(next.group_id())) || state.shutdown {
+                return Some(state);
+            }
+        }
+        let parker = Parker::current();
+        let sleeper = Sleeper::new(&parker);
+        state.sleepers.push(sleeper.clone());
+        if TIMED && !state.watching && state.active > 0 {
+            let is_roused;
+            (is_roused, state) = self.watch(state, &sleeper, &parker, is_slow);
+            if is_roused {
+                return Some(state);
+            }
+        }
+        drop(state);
+        let woken = sleeper.wait(&parker, Some(Instant::now() + KEEP_ALIVE));
+        let mut state = lock(&self.state);
+        // It may have been granted between the timeout and the lock.
+        if !woken && state.rouse(&sleeper) {
+            state.threads -= 1;
+            return None;
+        }
+        state.searching -= 1;
+        Some(state)
+    }
+
+    /// Sleeps, and looks from time to time for a new request that has waited for too long although some thread works. True if the thread is needed; false when the pool has been
+    /// doing nothing for a while.
+    fn watch<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        sleeper: &Arc<Sleeper>,
+        parker: &Parker,
+        is_slow: bool,
+    ) -> (bool, MutexGuard<'a, State>) {
+        state.watching = true;
+        state.deferred = is_slow;
+        let mut pause = if is_slow { DEFERRAL } else { TICK };
+        let mut quiet = 0;
+        loop {
+            let arrived = state.arrived();
+            drop(state);
+            sleeper.wait(parker, Some(Instant::now() + pause));
+            state = lock(&self.state);
+            state.deferred = false;
+            pause = TICK;
+            if !state.is_asleep(sleeper) {
+                state.watching = false;
+                state.searching -= 1;
+                return (true, state);
+            }
+            let next = state.next(self.workers);
+            let is_open = next.is_some_and(|next| state.entering != Some(next.group_id()));
+            if is_open && state.is_stale(arrived) {
+                state.watching = false;
+                state.rouse(sleeper);
+                return (true, state);
+            }
+            quiet = if state.active == 0 { quiet + 1 } else { 0 };
+            if quiet == QUIET {
+                state.watching = false;
+                return (false, state);
+            }
+        }
+    }
+
+    /// The life of an extra thread: it drops what vanished clients left while every worker is busy.
+    fn reap(&self) {
+        loop {
+            let mut state = lock(&self.state);
+            let Some(job) = state.discards.pop_front() else {
+                state.reapers -= 1;
+                return;
+            };
+            self.pending.store(state.pending(), Ordering::Relaxed);
+            drop(state);
+            run(job);
+        }
+    }
+
+    /// Gives a worker's place away.
+    pub(super) fn lend(self: &Arc<Self>) {
+        let mut state = lock(&self.state);
+        state.lending += 1;
+        state.active -= 1;
+        state.grant_returning(self.workers);
+        if state.runnable(self.workers) {
+            self.attend(state);
+        }
+    }
+
+    /// Waits for a place.
+    pub(super) fn take_back(self: &Arc<Self>) {
+        let mut state = lock(&self.state);
+        state.lending -= 1;
+        if state.active < self.workers && state.returning.is_empty() {
+            state.active += 1;
+            // Requests may have waited for fewer to be lending.
+            if state.runnable(self.workers) {
+                self.attend(state);
+            }
+            return;
+        }
+        let parker = Parker::current();
+        let sleeper = Sleeper::new(&parker);
+        state.returning.push_back(sleeper.clone());
+        drop(state);
+        sleeper.wait(&parker, None);
+    }
+}
+
+/// Runs a job. What it drops last is a user's, too: a panic of it must not take the thread's place in the books with it.
+fn run(job: Arc<dyn Job>) {
+    if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
+        tracing::error!("a panic while a request was dropped");
+    }
+}
+
+#[cfg(not(tower_wsgi_loom))]
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name.into()).spawn(work).map(drop)
+}
+
+#[cfg(tower_wsgi_loom)]
+fn spawn(_: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    drop(loom::thread::spawn(work));
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! What waits for a worker, and the books of a pool: who works, who looks, who sleeps.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::Job;
+use crate::parker::Parker;
+use crate::sync::{AtomicBool, Ordering};
+
+/// How many handlers, per worker, may run, or wait for something that may itself need a worker, before no new request is taken up. What those wait for
+/// still is, so that they go on: the bound is on threads and not on progress.
+const NESTING: usize = 4;
+
+/// Jobs that take less than this are not worth another thread while one works: it is free again before the other is awake.
+const SHORT: Duration = Duration::from_micros(50);
+
+/// The state of a pool, under its lock.
+pub(super) struct State {
+    pub(super) discards: VecDeque<Arc<dyn Job>>,
+    pub(super) fresh: VecDeque<Arc<dyn Job>>,
+    pub(super) resumed: VecDeque<Arc<dyn Job>>,
+    /// Whose turn it is.
+    resumed_next: bool,
+    pub(super) threads: usize,
+    /// Threads that run a job and are not in `lend`.
+    pub(super) active: usize,
+    /// Threads in `lend`.
+    pub(super) lending: usize,
+    /// Threads that look for work, or were just woken to.
+    pub(super) searching: usize,
+    /// The handler that a thread is on its way into, where that may take a while.
+    pub(super) entering: Option<usize>,
+    /// Whether a sleeper looks, again and again, for jobs that have waited for too long.
+    pub(super) watching: bool,
+    /// Whether more threads would only be in the way, as far as the watcher knows.
+    pub(super) deferred: bool,
+    /// Idle threads, the most recently used last.
+    pub(super) sleepers: Vec<Arc<Sleeper>>,
+    /// Threads that were in `lend` and want their place back, first come first.
+    pub(super) returning: VecDeque<Arc<Sleeper>>,
+    /// Extra threads that only drop what vanished clients left.
+    pub(super) reapers: usize,
+    pub(super) shutdown: bool,
+    /// New requests taken up so far.
+    taken: u64,
+    /// Jobs done so far.
+    pub(super) done: u64,
+    /// How long a job takes, averaged over the last few.
+    pace: Duration,
+}
+
+/// The lane whose turn it is.
+#[derive(Clone, Copy)]
+enum Lane {
+    Discards,
+    Fresh,
+    Resumed,
+}
+
+impl State {
+    pub(super) fn new() -> Self {
+        Self {
+            discards: VecDeque::new(),
+            fresh: VecDeque::new(),
+            resumed: VecDeque::new(),
+            resumed_next: false,
+            threads: 0,
+            active: 0,
+            lending: 0,
+            searching: 0,
+            entering: None,
+            watching: false,
+            deferred: false,
+            sleepers: Vec::new(),
+            returning: VecDeque::new(),
+            reapers: 0,
+            shutdown: false,
+            taken: 0,
+            done: 0,
+            // Not known yet.
+            pace: SHORT,
+        }
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.discards.len() + self.fresh.len() + self.resumed.len()
+    }
+
+    /// How many new requests could be taken up at once.
+    pub(super) fn free(&self, workers: usize) -> usize {
+        // Those that run may come to lend, too.
+        let may_lend = (workers * NESTING).saturating_sub(self.lending + self.active);
+        may_lend.min(workers.saturating_sub(self.active))
+    }
+
+    /// Whether a thread that comes now would find something to do.
+    pub(super) fn runnable(&self, workers: usize) -> bool {
+        self.turn(workers).is_some()
+    }
+
+    fn turn(&self, workers: usize) -> Option<Lane> {
+        if !self.discards.is_empty() {
+            return Some(Lane::Discards);
+        }
+        if self.active >= workers {
+            return None;
+        }
+        let fresh_allowed = self.free(workers) > 0 && !self.fresh.is_empty();
+        if !self.resumed.is_empty() && (self.resumed_next || !fresh_allowed) {
+            return Some(Lane::Resumed);
+        }
+        fresh_allowed.then_some(Lane::Fresh)
+    }
+
+    /// The job that [`pop`](Self::pop) would take.
+    pub(super) fn next(&self, workers: usize) -> Option<&Arc<dyn Job>> {
+        match self.turn(workers)? {
+            Lane::Discards => self.discards.front(),
+            Lane::Fresh => self.fresh.front(),
+            Lane::Resumed => self.resumed.front(),
+        }
+    }
+
+    pub(super) fn pop(&mut self, workers: usize) -> Option<Arc<dyn Job>> {
+        match self.turn(workers)? {
+            Lane::Discards => self.discards.pop_front(),
+            Lane::Fresh => {
+                self.resumed_next = true;
+                self.taken += 1;
+                self.fresh.pop_front()
+            }
+            Lane::Resumed => {
+                self.resumed_next = false;
+                self.resumed.pop_front()
+            }
+        }
+    }
+
+    /// Takes a job out of its lane before its turn.
+    pub(super) fn remove(&mut self, job: &Arc<dyn Job>) -> Option<Arc<dyn Job>> {
+        let place = |lane: &VecDeque<Arc<dyn Job>>| lane.iter().position(|other| Arc::ptr_eq(other, job));
+        if let Some(place) = place(&self.fresh) {
+            // Whoever waits behind it has waited for as long as before.
+            self.taken += 1;
+            return self.fresh.remove(place);
+        }
+        self.resumed.remove(place(&self.resumed)?)
+    }
+
+    /// How many new requests have come so far.
+    pub(super) fn arrived(&self) -> u64 {
+        self.taken + self.fresh.len() as u64
+    }
+
+    /// Whether a new request waits that was there when `arrived` had come.
+    pub(super) fn is_stale(&self, arrived: u64) -> bool {
+        !self.fresh.is_empty() && self.taken < arrived
+    }
+
+    /// Notes how long a job took.
+    pub(super) fn note(&mut self, took: Duration) {
+        self.done += 1;
+        self.pace = self.pace - self.pace / 8 + took / 8;
+    }
+
+    /// Whether a new request may wait for a thread that works already: the watcher sees to it that it does not wait for long.
+    pub(super) fn can_wait(&self) -> bool {
+        self.watching && self.active > 0 && (self.deferred || self.pace < SHORT)
+    }
+
+    /// Whether another thread would be in the way of those that work.
+    pub(super) fn is_deferred(&self) -> bool {
+        self.deferred && self.active > 0 && self.discards.is_empty()
+    }
+
+    /// Lets those go on who wait to, as far as there are places.
+    pub(super) fn grant_returning(&mut self, workers: usize) {
+        while self.active < workers
+            && let Some(sleeper) = self.returning.pop_front()
+        {
+            self.active += 1;
+            sleeper.grant();
+        }
+    }
+
+    /// Whether nobody has woken a thread that went to sleep.
+    pub(super) fn is_asleep(&self, sleeper: &Arc<Sleeper>) -> bool {
+        self.sleepers.iter().any(|other| Arc::ptr_eq(other, sleeper))
+    }
+
+    /// Takes a thread out of the idle ones; false if somebody has woken it.
+    pub(super) fn rouse(&mut self, sleeper: &Arc<Sleeper>) -> bool {
+        let place = self.sleepers.iter().position(|other| Arc::ptr_eq(other, sleeper));
+        place.map(|place| self.sleepers.remove(place)).is_some()
+    }
+}
+
+/// A thread that waits, and whether its wish was granted.
+pub(super) struct Sleeper {
+    granted: AtomicBool,
+    waker: Waker,
+}
+
+impl Sleeper {
+    pub(super) fn new(parker: &Parker) -> Arc<Self> {
+        Arc::new(Self { granted: AtomicBool::new(false), waker: parker.waker().clone() })
+    }
+
+    pub(super) fn grant(&self) {
+        self.granted.store(true, Ordering::Release);
+        self.waker.wake_by_ref();
+    }
+
+    /// Waits for the grant; false if the deadline came first.
+    pub(super) fn wait(&self, parker: &Parker, deadline: Option<Instant>) -> bool {
+        while !self.granted.load(Ordering::Acquire) {
+            if !parker.park_until(deadline) {
+                return false;
+            }
+        }
+        true
+    }
+}
