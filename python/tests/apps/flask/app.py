@@ -4,7 +4,19 @@ import hashlib
 import os
 from wsgiref.validate import validator
 
-from flask import Flask, Response, abort, jsonify, make_response, redirect, request, send_file, session, url_for
+from flask import (
+    Flask,
+    Response,
+    abort,
+    jsonify,
+    make_response,
+    redirect,
+    request,
+    send_file,
+    session,
+    stream_with_context,
+    url_for,
+)
 
 app = Flask(__name__, static_folder="../static")
 app.config.update(SECRET_KEY="not a secret", MAX_CONTENT_LENGTH=64 << 20, PROPAGATE_EXCEPTIONS=False)
@@ -51,14 +63,16 @@ def upload():
 
 @app.get("/stream")
 def stream():
-    chunks, size = int(request.args["chunks"]), int(request.args["size"])
+    chunks = int(request.args["chunks"])
     streamed.update(produced=0, closed=0)
 
+    # The request stays in context while its response is streamed, which may be on several threads.
+    @stream_with_context
     def generate():
         try:
             for number in range(chunks):
                 streamed["produced"] += 1
-                yield f"chunk {number}\n".encode().ljust(size, b".")
+                yield f"chunk {number}\n".encode().ljust(int(request.args["size"]), b".")
         finally:
             streamed["closed"] += 1
 
