@@ -1,13 +1,37 @@
 //! Python ASGI applications as tower services.
+//!
+//! The runtime's side of a request is a [`future`], the event loop's a Python object ([`http`], [`socket`]); between them lie an [`exchange`] for what belongs to the request, and the [`hub`] that wakes the loop.
+//! No thread of the runtime ever attaches to the interpreter, and no future of asyncio is touched but by its loop's thread.
+
+mod awaits;
+mod desk;
+mod exchange;
+mod future;
+mod handle;
+mod head;
+mod http;
+mod hub;
+mod inbound;
+mod layer;
+mod request;
+mod scope;
+mod socket;
+mod starter;
+mod upgrade;
+mod worker;
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use ::http::{Request, Response};
 use tower_service::Service;
 use tower_wsgi::{Body, BoxError};
 
+pub use self::future::PyAsgiFuture;
+use self::handle::Handle;
+pub use self::layer::PyAsgiLayer;
 use crate::error::Error;
 use crate::import::{Import, PyApp};
 
@@ -24,14 +48,16 @@ pub enum EventLoop {
 }
 
 /// A Python ASGI application as a tower service.
-#[derive(Clone, Debug)]
-pub struct PyAsgi {}
+#[derive(Clone)]
+pub struct PyAsgi {
+    handle: Arc<Handle>,
+}
 
 impl PyAsgi {
     /// Starts an application that was loaded, on [`EventLoop::Auto`].
     ///
     /// # Errors
-    /// If the application's lifespan startup fails.
+    /// As [`on`](Self::on).
     pub fn new(app: PyApp) -> Result<Self, Error> {
         Self::on(app, EventLoop::Auto)
     }
@@ -39,10 +65,12 @@ impl PyAsgi {
     /// Starts an application on a loop of the kind.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
-    pub fn on(app: PyApp, _event_loop: EventLoop) -> Result<Self, Error> {
-        let _ = app;
-        Ok(Self {})
+    /// [`Error::is_startup`] if the application's lifespan startup fails, or if there is no such loop.
+    ///
+    /// # Blocking
+    /// Waits for the application's startup.
+    pub fn on(app: PyApp, event_loop: EventLoop) -> Result<Self, Error> {
+        Ok(Self { handle: Arc::new(Handle::start(app, event_loop)?) })
     }
 
     /// Loads and starts.
@@ -53,8 +81,22 @@ impl PyAsgi {
         Self::new(Import::new(target).load()?)
     }
 
+    /// How many chunks of a response's body, or messages of a WebSocket, may wait for the client: 10 by default, at least 1.
+    #[must_use]
+    pub fn send_queue_size(self, chunks: usize) -> Self {
+        Self { handle: Arc::new(self.handle.with(|handle| handle.send_queue_size = chunks.max(1))) }
+    }
+
+    /// How many bytes a WebSocket's message from the client may have: 16 MiB by default.
+    #[must_use]
+    pub fn max_message_size(self, bytes: usize) -> Self {
+        Self { handle: Arc::new(self.handle.with(|handle| handle.max_message_size = bytes)) }
+    }
+
     /// Ends the application: waits for its requests, runs its lifespan's shutdown, ends its loop.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        self.handle.shutdown().await;
+    }
 }
 
 impl<B> Service<Request<B>> for PyAsgi
@@ -64,17 +106,19 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
+    type Future = PyAsgiFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Request<B>) -> Self::Future {
-        ready(Ok(Response::new(Body::from("stub"))))
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        PyAsgiFuture::new(self.handle.clone(), request.map(Body::new))
     }
 }
 
-/// Mounts.
-#[derive(Clone, Debug)]
-pub struct PyAsgiLayer {}
+impl fmt::Debug for PyAsgi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PyAsgi").field("app", &self.handle.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,5 @@
+//! The layer.
+
+/// Mounts.
+#[derive(Clone, Debug)]
+pub struct PyAsgiLayer {}
