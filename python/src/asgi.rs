@@ -13,6 +13,8 @@ mod http;
 mod hub;
 mod inbound;
 mod layer;
+mod link;
+mod pump;
 mod request;
 mod scope;
 mod socket;
@@ -31,7 +33,7 @@ use tower_wsgi::{Body, BoxError};
 
 pub use self::future::PyAsgiFuture;
 use self::handle::Handle;
-pub use self::layer::PyAsgiLayer;
+pub use self::layer::{PyAsgiLayer, PyAsgiStack, PyAsgiStackFuture};
 use crate::error::Error;
 use crate::import::{Import, PyApp};
 

@@ -6,7 +6,7 @@ mod import;
 mod interpreter;
 mod wsgi;
 
-pub use asgi::{EventLoop, PyAsgi, PyAsgiLayer};
+pub use asgi::{EventLoop, PyAsgi, PyAsgiFuture, PyAsgiLayer, PyAsgiStack, PyAsgiStackFuture};
 pub use error::Error;
 pub use import::{Import, Interface, PyApp};
 pub use interpreter::run_exit_handlers;

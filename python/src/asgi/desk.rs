@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use super::awaits::{Done, Target};
 use super::http::Http;
+use super::socket::WebSocket;
 
 /// What the requests on a loop share.
 pub(super) struct Desk {
@@ -23,6 +24,8 @@ struct State {
     waiting: HashMap<usize, Target>,
     /// Requests whose head was sent, but none of their body.
     held: Vec<Py<Http>>,
+    /// The WebSockets that are open.
+    sockets: HashMap<usize, Py<WebSocket>>,
     /// The application runs from the start of a request, and what it holds back is looked after when it pauses.
     starting: bool,
 }
@@ -76,6 +79,19 @@ impl Desk {
 
     pub(super) fn take_held(&self) -> Vec<Py<Http>> {
         std::mem::take(&mut self.lock().held)
+    }
+
+    pub(super) fn open_socket(&self, key: usize, socket: Py<WebSocket>) {
+        self.lock().sockets.insert(key, socket);
+    }
+
+    pub(super) fn close_socket(&self, key: usize) {
+        let socket = self.lock().sockets.remove(&key);
+        drop(socket);
+    }
+
+    pub(super) fn take_sockets(&self) -> HashMap<usize, Py<WebSocket>> {
+        std::mem::take(&mut self.lock().sockets)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

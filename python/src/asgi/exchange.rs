@@ -62,6 +62,8 @@ pub(super) enum End {
 pub(super) enum Answer {
     Full(Response<()>, Bytes),
     Stream(Response<()>, Option<u64>),
+    /// The connection becomes a WebSocket.
+    Upgrade(Response<()>),
     Failed,
 }
 
@@ -139,6 +141,13 @@ impl Exchange {
         Received::Wait
     }
 
+    /// Whether nobody waits for the response any more, or it is complete. If not, the loop is told when that changes.
+    pub(super) fn watch(&self) -> bool {
+        let mut state = self.lock();
+        state.asked = true;
+        state.closed || state.end.is_some()
+    }
+
     /// Whether a `receive()` would not wait.
     pub(super) fn is_receivable(&self) -> bool {
         let state = self.lock();
@@ -152,7 +161,7 @@ impl Exchange {
     pub(super) fn answer(&self, answer: Answer, first: Option<Bytes>) -> Result<bool, Gone> {
         self.update(|state, capacity| {
             state.answered = true;
-            if matches!(answer, Answer::Full(..)) {
+            if matches!(answer, Answer::Full(..) | Answer::Upgrade(_)) {
                 state.end = Some(End::Complete);
             }
             state.answer = Some(answer);

@@ -62,7 +62,7 @@ impl PyAsgiFuture {
     fn start(start: Start) -> Stage {
         let Start { handle, mut request } = start;
         if upgrade::is_asked_for(&request) {
-            return Stage::Handshake(Handshake::new(handle, request));
+            return Stage::Handshake(Handshake::new(&handle, request));
         }
         let incoming = Incoming::of(&mut request);
         let inbound = Inbound::new(request.into_body(), &incoming.headers);
@@ -88,21 +88,11 @@ impl PyAsgiFuture {
                 }
                 Stage::Running(exchange, inbound) => {
                     let answer = ready!(exchange.poll_answer(inbound, cx));
-                    let Stage::Running(exchange, inbound) = std::mem::replace(&mut self.stage, Stage::Done) else {
+                    let Stage::Running(exchange, inbound) = std::mem::replace(&mut self.stage, Stage::Done)
+                    else {
                         continue;
                     };
-                    return Poll::Ready(match answer {
-                        Answer::Full(head, body) => head.map(|()| body.into()),
-                        Answer::Stream(head, length) => {
-                            let body = ResponseBody::new(exchange, inbound, length);
-                            head.map(|()| Body::new(body))
-                        }
-                        Answer::Failed => {
-                            let response = plain(&exchange.request.method, StatusCode::INTERNAL_SERVER_ERROR);
-                            exchange.close();
-                            response
-                        }
-                    });
+                    return Poll::Ready(respond(exchange, inbound, answer));
                 }
                 Stage::Handshake(handshake) => {
                     let response = ready!(handshake.poll(cx));
@@ -244,6 +234,21 @@ impl http_body::Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         self.exchange.close();
+    }
+}
+
+/// The response that an answer stands for.
+pub(super) fn respond(exchange: Arc<Exchange>, inbound: Inbound, answer: Answer) -> Response<Body> {
+    match answer {
+        Answer::Full(head, body) => head.map(|()| body.into()),
+        Answer::Stream(head, length) => {
+            head.map(|()| Body::new(ResponseBody::new(exchange, inbound, length)))
+        }
+        // Only a handshake is answered so, and it looks before it asks here.
+        Answer::Failed | Answer::Upgrade(_) => {
+            exchange.close();
+            plain(&exchange.request.method, StatusCode::INTERNAL_SERVER_ERROR)
+        }
     }
 }
 

@@ -184,10 +184,9 @@ impl Http {
         self.producer.0.fail();
     }
 
-    fn read(&self, message: &Bound<'_, PyDict>) -> PyResult<Message> {
+    fn read(message: &Bound<'_, PyDict>, kind: &str) -> PyResult<Message> {
         let py = message.py();
-        let kind = head::kind(message)?;
-        match kind.to_str()? {
+        match kind {
             "http.response.start" => {
                 let head = head::head(message)?;
                 let declared = head::declared_length(head.headers())?;
@@ -348,7 +347,10 @@ impl Local {
             if body.len() as u64 > room {
                 if !self.exceeded {
                     self.exceeded = true;
-                    tracing::error!(declared, "the response's body is longer than its Content-Length; the rest is cut off");
+                    tracing::error!(
+                        declared,
+                        "the response's body is longer than its Content-Length; the rest is cut off"
+                    );
                 }
                 body.truncate(usize::try_from(room).unwrap_or(usize::MAX));
             }
@@ -381,9 +383,22 @@ impl Http {
     }
 
     fn send(slf: &Bound<'_, Self>, message: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let message = head::message(message)?;
+        let kind = head::kind(message)?;
+        Self::pass(slf, message, kind.to_str()?)
+    }
+}
+
+impl Http {
+    /// Takes a message of the kind.
+    pub(super) fn pass(
+        slf: &Bound<'_, Self>,
+        message: &Bound<'_, PyDict>,
+        kind: &str,
+    ) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        let message = this.read(head::message(message)?)?;
+        let message = Self::read(message, kind)?;
         let starts = matches!(message, Message::Start { .. });
         let room = this.apply(message)?;
         if starts {

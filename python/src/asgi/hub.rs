@@ -78,10 +78,6 @@ impl Hub {
         self.wake();
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.lock().closed
-    }
-
     /// Whether there is something to [`take`](Self::take).
     pub(super) fn has_events(&self) -> bool {
         !self.lock().events.is_empty()

@@ -197,7 +197,9 @@ fn headers<'py>(py: Python<'py>, headers: &HeaderMap) -> PyResult<Bound<'py, PyL
 /// HTTP/1.1 sends trailers to those who said that they read them, HTTP/2 to all, older versions to none.
 fn carries_trailers(request: &Incoming) -> bool {
     let accepts = |value: &http::HeaderValue| {
-        value.to_str().is_ok_and(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case("trailers")))
+        value
+            .to_str()
+            .is_ok_and(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case("trailers")))
     };
     match request.scope.http_version() {
         "1.1" => request.headers.get_all(http::header::TE).iter().any(accepts),

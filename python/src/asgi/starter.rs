@@ -22,7 +22,11 @@ pub(super) struct Starter {
 }
 
 impl Starter {
-    pub(super) fn new(py: Python<'_>, driver: &Bound<'_, PyModule>, event_loop: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(super) fn new(
+        py: Python<'_>,
+        driver: &Bound<'_, PyModule>,
+        event_loop: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
         let keywords = PyDict::new(py);
         keywords.set_item("loop", event_loop)?;
         let eager = py.version_info() >= (3, 12);
@@ -41,7 +45,11 @@ impl Starter {
     }
 
     /// A task that has run up to its first pause, or to its end.
-    pub(super) fn start<'py>(&self, py: Python<'py>, coroutine: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    pub(super) fn start<'py>(
+        &self,
+        py: Python<'py>,
+        coroutine: Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let coroutine = if coroutine.get_type().is(self.coroutine.bind(py)) {
             coroutine
         } else {

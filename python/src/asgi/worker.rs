@@ -51,7 +51,11 @@ pub(super) fn run(app: PyApp, kind: EventLoop, name: &str, hub: Arc<Hub>, report
                 batch: Mutex::default(),
                 closing: Mutex::default(),
             };
-            let host = Host { server: Py::new(py, server)?, report: Mutex::new(Some(report.clone())), name: name.to_owned() };
+            let host = Host {
+                server: Py::new(py, server)?,
+                report: Mutex::new(Some(report.clone())),
+                name: name.to_owned(),
+            };
             driver.call_method1("run", (event_loop, app, state, running, host)).map(drop)
         })();
         if let Err(error) = driven {
@@ -110,7 +114,9 @@ impl Host {
                 let error = PyErr::from_value(error);
                 Error::raised(Kind::Startup, format!("the lifespan startup of {name} failed"), py, &error)
             }
-            None if message.is_empty() => Error::new(Kind::Startup, format!("the lifespan startup of {name} failed")),
+            None if message.is_empty() => {
+                Error::new(Kind::Startup, format!("the lifespan startup of {name} failed"))
+            }
             None => Error::new(Kind::Startup, format!("the lifespan startup of {name} failed: {message}")),
         }));
     }
@@ -192,6 +198,10 @@ impl Server {
     }
 
     fn finish(&self, py: Python<'_>) -> PyResult<()> {
+        // They would stay as long as their clients do.
+        for socket in self.desk.take_sockets().into_values() {
+            socket.get().go_away();
+        }
         let closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner).take();
         closing.map_or(Ok(()), |closing| super::desk::resolve(py, closing))
     }
@@ -216,7 +226,7 @@ impl Server {
     fn start_websocket(slf: &Bound<'_, Self>, end: SocketEnd) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let scope = this.scopes.websocket(py, end.request(), end.subprotocols())?;
+        let scope = this.scopes.websocket(py, end.request(), &end.subprotocols)?;
         let socket = Bound::new(py, WebSocket::new(end, this.desk.clone()))?;
         let receive = socket.getattr(intern!(py, "receive"))?;
         let send = socket.getattr(intern!(py, "send"))?;
@@ -265,7 +275,7 @@ impl Finished {
 fn conclude(task: &Bound<'_, PyAny>, target: &Target) -> PyResult<()> {
     let py = task.py();
     match task.call_method0(intern!(py, "exception")) {
-        Ok(exception) if exception.is_none() => target.returned(),
+        Ok(exception) if exception.is_none() => target.returned(py),
         Ok(exception) => target.raised(py, &PyErr::from_value(exception)),
         // It was cancelled.
         Err(error) => target.raised(py, &error),
@@ -274,10 +284,10 @@ fn conclude(task: &Bound<'_, PyAny>, target: &Target) -> PyResult<()> {
 }
 
 impl Target {
-    fn returned(&self) {
+    fn returned(&self, py: Python<'_>) {
         match self {
             Self::Http(http) => http.get().returned(),
-            Self::WebSocket(socket) => socket.get().returned(),
+            Self::WebSocket(socket) => socket.get().returned(py),
         }
     }
 
