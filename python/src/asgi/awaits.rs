@@ -73,12 +73,16 @@ impl Pending {
     }
 
     fn step(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.forget(py);
+        let waited = self.forget(py);
         let result = match &self.target {
             Target::Http(http) => http.get().poll(py, self.want)?,
             Target::WebSocket(socket) => socket.get().poll(py, self.want)?,
         };
         if let Some(result) = result {
+            if waited {
+                // There may be something for the next one too.
+                self.settle(py)?;
+            }
             return Err(PyStopIteration::new_err(result));
         }
         let future = match &self.target {

@@ -127,16 +127,7 @@ impl Exchange {
                 return Received::Chunk(Bytes::new(), false);
             }
             InboundState::Broken => return Received::Disconnect,
-            InboundState::Open => {
-                state.asked = true;
-                let waker = state.waker.take();
-                drop(state);
-                // The connection's task has to ask the body.
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
-            }
-            InboundState::Told => state.asked = true,
+            InboundState::Open | InboundState::Told => ask(state),
         }
         Received::Wait
     }
@@ -148,13 +139,17 @@ impl Exchange {
         state.closed || state.end.is_some()
     }
 
-    /// Whether a `receive()` would not wait.
+    /// Whether a `receive()` would not wait. If it would, the loop is told when it would no more.
     pub(super) fn is_receivable(&self) -> bool {
         let state = self.lock();
-        state.closed
+        let receivable = state.closed
             || state.end.is_some()
             || !state.chunks.is_empty()
-            || matches!(state.inbound, InboundState::Ended | InboundState::Broken)
+            || matches!(state.inbound, InboundState::Ended | InboundState::Broken);
+        if !receivable {
+            ask(state);
+        }
+        receivable
     }
 
     /// Gives the response's head to the runtime, with the whole of its body or with what comes first of it. True if there is room for more.
@@ -315,6 +310,18 @@ impl Exchange {
         drop(leftovers);
         if waits {
             self.hub.notify(self.key());
+        }
+    }
+}
+
+/// Has the connection's task read on, if there is more to come.
+fn ask(mut state: MutexGuard<'_, State>) {
+    state.asked = true;
+    if state.inbound == InboundState::Open {
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 }

@@ -118,12 +118,14 @@ impl Http {
         let py = slf.py();
         let this = slf.get();
         let exchange = &this.producer.0;
-        if !matches!(exchange.has_room(), Ok(false)) {
+        let sends = !this.lock().senders.is_empty();
+        if sends && !matches!(exchange.has_room(), Ok(false)) {
             while let Some(future) = { this.lock().senders.pop() } {
                 resolve(py, future)?;
             }
         }
-        if exchange.is_receivable() {
+        let receives = !this.lock().receivers.is_empty();
+        if receives && exchange.is_receivable() {
             let all = exchange.is_ended() || exchange.is_closed();
             while let Some(future) = { this.lock().receivers.pop() } {
                 resolve(py, future)?;

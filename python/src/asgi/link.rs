@@ -72,9 +72,12 @@ impl Link {
         Received::Wait
     }
 
+    /// Whether a `receive()` would not wait. If it would, the loop is told when it would no more.
     pub(super) fn is_receivable(&self) -> bool {
-        let state = self.lock();
-        !state.inbox.is_empty() || state.lost.is_some()
+        let mut state = self.lock();
+        let receivable = !state.inbox.is_empty() || state.lost.is_some();
+        state.asked |= !receivable;
+        receivable
     }
 
     pub(super) fn is_lost(&self) -> bool {

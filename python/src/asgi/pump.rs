@@ -9,6 +9,7 @@ use futures_util::{Sink, Stream};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -151,6 +152,7 @@ impl Drop for Pump {
 fn fault(error: Error) -> Stop {
     let (code, reason) = match error {
         Error::Capacity(_) => (CloseCode::Size, "the message is too big"),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return Stop::Lost,
         Error::Protocol(_) => (CloseCode::Protocol, "a violation of the protocol"),
         Error::Utf8(_) => (CloseCode::Invalid, "the text is not UTF-8"),
         _ => return Stop::Lost,

@@ -155,14 +155,18 @@ impl WebSocket {
     pub(super) fn settle(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        if !matches!(this.end.link.has_room(), Ok(false)) {
+        let (receives, sends) = {
+            let local = this.lock();
+            (!local.receivers.is_empty(), !local.senders.is_empty())
+        };
+        if sends && !matches!(this.end.link.has_room(), Ok(false)) {
             while let Some(future) = { this.lock().senders.pop() } {
                 resolve(py, future)?;
             }
         }
         let exchange = &this.end.producer.0;
         let ended = exchange.is_closed() || this.end.link.is_lost();
-        if ended || this.end.link.is_receivable() {
+        if receives && (ended || this.end.link.is_receivable()) {
             while let Some(future) = { this.lock().receivers.pop() } {
                 resolve(py, future)?;
                 if !ended {

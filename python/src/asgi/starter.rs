@@ -70,7 +70,13 @@ impl Starter {
         let task = task?;
         let step = capture.get().0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some((step, context)) = step {
-            context.bind(py).call_method1(intern!(py, "run"), (step,))?;
+            let stepped = context.bind(py).call_method1(intern!(py, "run"), (step,));
+            // Only what is to end the process gets out of a task, and the task knows it as well.
+            if let Err(error) = stepped
+                && !task.call_method0(intern!(py, "done"))?.is_truthy()?
+            {
+                return Err(error);
+            }
         }
         Ok(task)
     }

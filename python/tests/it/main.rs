@@ -1,1 +1,3 @@
 //! The tests of the Python host: a module for each promise group.
+
+mod asgi;
