@@ -26,8 +26,8 @@ struct State {
     held: Vec<Py<Http>>,
     /// The WebSockets that are open.
     sockets: HashMap<usize, Py<WebSocket>>,
-    /// The application runs from the start of a request, and what it holds back is looked after when it pauses.
-    starting: bool,
+    /// The request that is being started: what it holds back is looked after when it pauses.
+    starting: Option<usize>,
 }
 
 /// The tasks that wait for the same thing.
@@ -63,14 +63,14 @@ impl Desk {
         self.lock().waiting.remove(&key)
     }
 
-    pub(super) fn set_starting(&self, starting: bool) {
+    pub(super) fn set_starting(&self, starting: Option<usize>) {
         self.lock().starting = starting;
     }
 
     /// Notes that a head is held back. True if the loop has to be told to come back for it.
-    pub(super) fn hold(&self, http: Py<Http>) -> bool {
+    pub(super) fn hold(&self, key: usize, http: Py<Http>) -> bool {
         let mut state = self.lock();
-        if state.starting {
+        if state.starting == Some(key) {
             return false;
         }
         state.held.push(http);

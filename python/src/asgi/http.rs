@@ -14,6 +14,9 @@ use super::awaits::{Pending, Target, Want};
 use super::desk::{Desk, Waiters, resolve};
 use super::exchange::{Answer, Gone, Producer, Received};
 use super::head;
+use super::request::Incoming;
+
+pyo3::import_exception!(asyncio, CancelledError);
 
 /// One request on the loop's thread.
 #[pyclass(frozen, freelist = 64, module = "tower_wsgi")]
@@ -165,25 +168,29 @@ impl Http {
             Phase::Trailers(_) => "before its response's trailers",
         };
         drop(local);
-        if self.producer.0.is_closed() {
+        let exchange = &self.producer.0;
+        let _span = exchange.request.span.enter();
+        if exchange.is_closed() {
             tracing::debug!("the application returned {what}; its client has left");
         } else {
-            tracing::error!("the application returned {what}");
+            let Incoming { method, path, .. } = &exchange.request;
+            tracing::error!(%method, path, "the application returned {what}");
         }
-        self.producer.0.fail();
+        exchange.fail();
     }
 
     /// The application has raised something.
     pub(super) fn raised(&self, py: Python<'_>, error: &PyErr) {
-        // What `send` raises when the client has left is no fault of the application's.
-        if self.producer.0.is_closed() && error.is_instance_of::<PyOSError>(py) {
+        let exchange = &self.producer.0;
+        let _span = exchange.request.span.enter();
+        if exchange.is_closed() && is_farewell(py, error) {
             tracing::debug!("the application ended: its client has left");
         } else {
-            let request = &self.producer.0.request;
+            let Incoming { method, path, .. } = &exchange.request;
             let traceback = crate::error::traceback(py, error);
-            tracing::error!(method = %request.method, path = request.path, "the application failed\n{traceback}");
+            tracing::error!(%method, path, "the application failed\n{traceback}");
         }
-        self.producer.0.fail();
+        exchange.fail();
     }
 
     fn read(message: &Bound<'_, PyDict>, kind: &str) -> PyResult<Message> {
@@ -404,7 +411,7 @@ impl Http {
         let starts = matches!(message, Message::Start { .. });
         let room = this.apply(message)?;
         if starts {
-            if this.desk.hold(slf.clone().unbind()) {
+            if this.desk.hold(this.producer.0.key(), slf.clone().unbind()) {
                 // By then it has gone with its body, unless the application has something else to do first.
                 let flush = Py::new(py, ReleaseHeads { desk: this.desk.clone() })?;
                 this.desk.event_loop.bind(py).call_method1(intern!(py, "call_soon"), (flush,))?;
@@ -454,6 +461,11 @@ fn disconnect(py: Python<'_>) -> PyResult<Py<PyAny>> {
     let message = PyDict::new(py);
     message.set_item(intern!(py, "type"), intern!(py, "http.disconnect"))?;
     Ok(message.into_any().unbind())
+}
+
+/// Whether the error is one that an application may end with once its client has left: what `send` raises then, or what it cancels itself with.
+pub(super) fn is_farewell(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyOSError>(py) || error.is_instance_of::<CancelledError>(py)
 }
 
 pub(super) fn gone() -> PyErr {

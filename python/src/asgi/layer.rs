@@ -11,7 +11,7 @@ use tower_wsgi::{Body, BoxError, Scope};
 use super::PyAsgi;
 use super::future::PyAsgiFuture;
 
-/// Puts a Python ASGI application into an asynchronous stack, in front of the inner service.
+/// Puts a Python ASGI application into an asynchronous stack, in front of the inner service: the counterpart of [`WsgiLayer`](tower_wsgi::WsgiLayer) for applications that are asynchronous already.
 ///
 /// ```no_run
 /// use axum::{Router, routing::get};

@@ -3,6 +3,7 @@
 use http::header::{COOKIE, EXPECT, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use tower_wsgi::{Scope, Variables};
+use tracing::Span;
 
 /// A request without its body.
 pub(super) struct Incoming {
@@ -13,6 +14,8 @@ pub(super) struct Incoming {
     pub(super) path: String,
     /// The synchronous host's view, if the request came through one.
     pub(super) variables: Option<Variables>,
+    /// The caller's, for what the log has to say of the request.
+    pub(super) span: Span,
 }
 
 impl Incoming {
@@ -27,7 +30,7 @@ impl Incoming {
         if request.version() == Version::HTTP_2 {
             join_cookies(&mut headers);
         }
-        Self { method, headers, scope, path, variables }
+        Self { method, headers, scope, path, variables, span: Span::current() }
     }
 
     /// Whether the client waits to be asked for the body.

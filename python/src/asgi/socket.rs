@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::{HeaderValue, Response, StatusCode};
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
@@ -17,7 +17,7 @@ use super::awaits::{Pending, Target, Want};
 use super::desk::{Desk, Waiters, resolve};
 use super::exchange::{Answer, Gone, Producer};
 use super::head;
-use super::http::{Http, gone};
+use super::http::{Http, gone, is_farewell};
 use super::link::{Link, Received};
 use super::pump::ABNORMAL;
 use super::request::Incoming;
@@ -191,6 +191,7 @@ impl WebSocket {
         match phase {
             Phase::New | Phase::Connecting => {
                 if !self.end.producer.0.is_closed() {
+                    let _span = self.end.request().span.enter();
                     tracing::error!("the application returned without a word to the WebSocket's client");
                 }
                 self.end.producer.0.fail();
@@ -205,8 +206,8 @@ impl WebSocket {
     pub(super) fn raised(&self, py: Python<'_>, error: &PyErr) {
         self.desk.close_socket(self.key());
         let left = self.end.producer.0.is_closed() || self.end.link.is_lost();
-        // What `send` raises when the client has left is no fault of the application's.
-        if left && error.is_instance_of::<PyOSError>(py) {
+        let _span = self.end.request().span.enter();
+        if left && is_farewell(py, error) {
             tracing::debug!("the application ended: its client has left");
         } else {
             let path = &self.end.request().path;

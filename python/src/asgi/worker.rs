@@ -213,13 +213,14 @@ impl Server {
             return Ok(());
         }
         let scope = this.scopes.http(py, &producer.0.request)?;
+        let key = producer.0.key();
         let http = Bound::new(py, Http::new(producer, this.desk.clone()))?;
         let receive = http.getattr(intern!(py, "receive"))?;
         let send = http.getattr(intern!(py, "send"))?;
-        this.desk.set_starting(true);
+        this.desk.set_starting(Some(key));
         let task = this.app.bind(py).call1((scope, receive, send));
         let task = task.and_then(|coroutine| this.starter.start(py, coroutine));
-        this.desk.set_starting(false);
+        this.desk.set_starting(None);
         this.watch(py, task, &Target::Http(http.unbind()))
     }
 

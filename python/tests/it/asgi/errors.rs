@@ -1,8 +1,64 @@
 //! Applications that do what they must not.
 
+use std::sync::{Arc, Mutex, OnceLock};
+
 use http_body_util::BodyExt;
 
 use super::support::*;
+
+/// Everything that was logged in this process.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The application's thread logs, and not the test's: there can be one log only.
+fn log() -> Log {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    let log = LOG.get_or_init(|| {
+        let log = Log::default();
+        let theirs = log.clone();
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || theirs.clone()).init();
+        log
+    });
+    log.clone()
+}
+
+#[test]
+fn tracebacks_are_in_the_log_in_the_callers_span() {
+    let log = log();
+    run(async {
+        for pause in ["0", "1"] {
+            let app = start_http(&format!(
+                "if {pause}:\n    await asyncio.sleep(0)\nraise ValueError('marked {pause}')"
+            ));
+            let span = tracing::info_span!("caller", number = 77);
+            let response = tracing::Instrument::instrument(call(&app, get("/path")), span).await;
+            assert_eq!(response.status(), 500);
+        }
+        let app = start_http("await send({'type': 'http.response.start', 'status': 200})");
+        call(&app, get("/silent")).await;
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        for line in [
+            "ERROR caller{number=77}: tower_wsgi_python::asgi::http: the application failed",
+            "ValueError: marked 0",
+            "ValueError: marked 1",
+            "Traceback (most recent call last)",
+            "the application returned after the head of its response method=GET path=\"/silent\"",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    });
+}
 
 async fn status(body: &str) -> u16 {
     let app = start_http(body);

@@ -150,8 +150,6 @@ fn a_bad_handshake_does_not_reach_the_application() {
     run(async {
         let app = start_socket("log.put_nowait('reached')");
         let address = serve(app).await;
-        let mut old = request(address, "/").body(()).unwrap();
-        old.headers_mut().insert("sec-websocket-version", "8".parse().unwrap());
         let raw = |version: &str, key: &str| {
             format!(
                 "GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade, close\r\nupgrade: websocket\r\nsec-websocket-version: {version}\r\n{key}\r\n"
@@ -362,5 +360,58 @@ fn shutdown_tells_open_sockets() {
         assert_eq!(closed(socket.next().await).0, 1012);
         assert!(socket.next().await.is_none());
         shutdown.await.unwrap();
+    });
+}
+
+/// RFC 8441: a stream of an HTTP/2 connection.
+#[test]
+fn messages_go_both_ways_over_http_2() {
+    run(async {
+        let app = start_socket(
+            r#"
+assert scope["http_version"] == "2" and scope["path"] == "/h2", scope
+assert dict(scope["headers"])[b"host"] == b"example.org"
+await send({"type": "websocket.accept", "subprotocol": "b"})
+message = await receive()
+await send({"type": "websocket.send", "text": message["text"] + "!"})
+log.put_nowait((await receive())["code"])
+"#,
+        );
+        let address = serve(app.clone()).await;
+        let io = hyper_util::rt::TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+        tokio::spawn(connection);
+        // The server's settings have to be here before an extended CONNECT.
+        let plain = || {
+            Request::get("http://example.org/").body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap()
+        };
+        let settled = sender.send_request(plain());
+        let mut connect = plain();
+        *connect.method_mut() = http::Method::CONNECT;
+        *connect.uri_mut() = "http://example.org/h2".parse().unwrap();
+        connect.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+        connect.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+        connect.headers_mut().insert("sec-websocket-protocol", "a, b".parse().unwrap());
+        let mut response = loop {
+            match sender.send_request(connect.clone()).await {
+                Ok(response) => break response,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["sec-websocket-protocol"], "b");
+        let upgraded = hyper::upgrade::on(&mut response).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(upgraded);
+        let role = tokio_tungstenite::tungstenite::protocol::Role::Client;
+        let mut socket = WebSocketStream::from_raw_socket(io, role, None).await;
+        socket.send("hello".into()).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello!"));
+        socket.close(None).await.unwrap();
+        assert!(socket.next().await.unwrap().unwrap().is_close());
+        // It waits for what the socket's application has to say.
+        let seen = settled.await.unwrap().into_body();
+        let seen = http_body_util::BodyExt::collect(seen).await.unwrap().to_bytes();
+        assert_eq!(seen, "1005");
     });
 }
