@@ -75,9 +75,12 @@ impl Pending {
     fn step(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let waited = self.forget(py);
         let result = match &self.target {
-            Target::Http(http) => http.get().poll(py, self.want)?,
-            Target::WebSocket(socket) => socket.get().poll(py, self.want)?,
-        };
+            Target::Http(http) if waited || http.get().is_free(self.want) => http.get().poll(py, self.want),
+            Target::WebSocket(socket) if waited || socket.get().is_free(self.want) => {
+                socket.get().poll(py, self.want)
+            }
+            _ => Ok(None),
+        }?;
         if let Some(result) = result {
             if waited {
                 // There may be something for the next one too.

@@ -30,10 +30,12 @@ struct State {
     starting: Option<usize>,
 }
 
-/// The tasks that wait for the same thing.
+/// The tasks that wait for the same thing. First come, first served.
 #[derive(Default)]
 pub(super) struct Waiters {
     futures: VecDeque<Py<PyAny>>,
+    /// How many were told to look again, and have not yet done so. Nobody gets in before them.
+    turns: usize,
 }
 
 impl Desk {
@@ -104,16 +106,28 @@ impl Waiters {
         self.futures.push_back(future);
     }
 
+    /// Whose turn it is next.
     pub(super) fn pop(&mut self) -> Option<Py<PyAny>> {
-        self.futures.pop_front()
+        let next = self.futures.pop_front()?;
+        self.turns += 1;
+        Some(next)
+    }
+
+    /// Whether one who comes now need not queue.
+    pub(super) fn is_free(&self) -> bool {
+        self.futures.is_empty() && self.turns == 0
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.futures.is_empty()
     }
 
+    /// One looks again, or gives up: it waits no more, or it has had its turn.
     pub(super) fn remove(&mut self, future: &Bound<'_, PyAny>) -> Option<Py<PyAny>> {
-        let index = self.futures.iter().position(|waiting| waiting.is(future))?;
+        let Some(index) = self.futures.iter().position(|waiting| waiting.is(future)) else {
+            self.turns = self.turns.saturating_sub(1);
+            return None;
+        };
         self.futures.remove(index)
     }
 }

@@ -105,6 +105,11 @@ impl Http {
         Ok(future)
     }
 
+    /// Whether one who comes now need not queue.
+    pub(super) fn is_free(&self, want: Want) -> bool {
+        self.lock().waiters(want).is_free()
+    }
+
     /// A future is waited for no more.
     pub(super) fn forget(&self, future: &Bound<'_, PyAny>, want: Want) {
         let mut local = self.lock();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::{Sink, Stream};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -60,7 +61,10 @@ impl Pump {
     async fn carry(self, socket: &mut Socket) {
         let stop = std::future::poll_fn(|cx| self.poll(socket, cx)).await;
         let close = match stop {
-            Stop::Lost => return,
+            Stop::Lost => {
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.get_mut().shutdown()).await;
+                return;
+            }
             Stop::Closed => None,
             Stop::Fault(frame) => {
                 self.link.lose(frame.code.into(), &frame.reason);
@@ -83,6 +87,8 @@ impl Pump {
                 Poll::Pending
             })
             .await;
+            // What is below may have an end of its own to tell: TLS, HTTP/2.
+            let _ = socket.get_mut().shutdown().await;
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, parting).await;
     }

@@ -50,13 +50,19 @@ fn an_application_without_a_lifespan_starts() {
 }
 
 const LIFESPAN: &str = r#"
-log = []
+log, started, closing = [], asyncio.Event(), asyncio.Event()
 async def app(scope, receive, send):
     if scope["type"] == "http":
         if scope["path"] == "/wait":
             log.append("waits")
-            await asyncio.sleep(0.05)
+            started.set()
+            await closing.wait()
+            await asyncio.sleep(0)
             log.append("waited")
+        elif scope["path"] == "/close":
+            closing.set()
+        else:
+            await started.wait()
         return await reply(send, scope["state"]["name"])
     assert scope["asgi"]["version"] == "3.0"
     assert (await receive())["type"] == "lifespan.startup"
@@ -98,11 +104,11 @@ fn shutdown_waits_for_requests_and_ends_everything_in_order() {
         let callable = module_app(&name);
         let other = app.clone();
         let waiting = tokio::spawn(async move { json(call(&other, get("/wait")).await).await });
-        // It has been handed over once another one is answered.
-        tokio::task::yield_now().await;
-        while json(call(&app, get("/")).await).await != "stateful" || waiting.is_finished() {}
+        // Answered once the other one waits.
+        assert_eq!(json(call(&app, get("/")).await).await, "stateful");
+        let held = call(&app, get("/close"));
         let (one, two) = (app.clone(), app.clone());
-        tokio::join!(one.shutdown(), two.shutdown());
+        let (_, (), ()) = tokio::join!(held, one.shutdown(), two.shutdown());
         assert_eq!(waiting.await.unwrap(), "stateful");
         let response = call(&app, get("/")).await;
         assert_eq!(response.status(), 503);

@@ -407,7 +407,8 @@ log.put_nowait((await receive())["code"])
         let mut socket = WebSocketStream::from_raw_socket(io, role, None).await;
         socket.send("hello".into()).await.unwrap();
         assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("hello!"));
-        socket.close(None).await.unwrap();
+        // The server may have ended the stream by the time that this has flushed.
+        let _ = socket.close(None).await;
         assert!(socket.next().await.unwrap().unwrap().is_close());
         // It waits for what the socket's application has to say.
         let seen = settled.await.unwrap().into_body();
