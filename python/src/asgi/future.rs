@@ -82,7 +82,7 @@ impl PyAsgiFuture {
                     if let Stage::Prefetch(prefetch) = std::mem::replace(&mut self.stage, Stage::Done) {
                         match prefetch.submit() {
                             Ok((exchange, inbound)) => self.stage = Stage::Running(exchange, inbound),
-                            Err(response) => return Poll::Ready(response),
+                            Err(response) => return Poll::Ready(*response),
                         }
                     }
                 }
@@ -127,14 +127,14 @@ impl Prefetch {
         Poll::Ready(())
     }
 
-    fn submit(self) -> Result<(Arc<Exchange>, Inbound), Response<Body>> {
+    fn submit(self) -> Result<(Arc<Exchange>, Inbound), Box<Response<Body>>> {
         let Self { handle, incoming, mut inbound, .. } = self;
         let exchange = Exchange::new(incoming, handle.hub.clone(), handle.send_queue_size, &inbound);
         exchange.take_in(&mut inbound);
         let exchange = Arc::new(exchange);
         match handle.hub.submit(Event::Http(Producer(exchange.clone()))) {
             Ok(()) => Ok((exchange, inbound)),
-            Err(_) => Err(closed(&exchange.request.method)),
+            Err(_) => Err(Box::new(closed(&exchange.request.method))),
         }
     }
 }

@@ -52,7 +52,7 @@ pub(super) struct Handshake {
 }
 
 enum Stage {
-    Refused(Option<Response<Body>>),
+    Refused(Option<Box<Response<Body>>>),
     Waiting(Box<Waiting>),
     Done,
 }
@@ -77,15 +77,15 @@ impl Handshake {
         Self { stage }
     }
 
-    fn start<B>(handle: &Arc<Handle>, request: &mut Request<B>) -> Result<Waiting, Response<Body>> {
+    fn start<B>(handle: &Arc<Handle>, request: &mut Request<B>) -> Result<Waiting, Box<Response<Body>>> {
         let method = request.method().clone();
         let headers = request.headers();
         if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
             let mut response = plain(&method, StatusCode::UPGRADE_REQUIRED);
             response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-            return Err(response);
+            return Err(Box::new(response));
         }
-        let bad = || plain(&method, StatusCode::BAD_REQUEST);
+        let bad = || Box::new(plain(&method, StatusCode::BAD_REQUEST));
         let accept = if method == Method::CONNECT {
             None
         } else {
@@ -107,13 +107,15 @@ impl Handshake {
         let max_message_size = handle.max_message_size;
         match handle.hub.submit(Event::WebSocket(end)) {
             Ok(()) => Ok(Waiting { exchange, link, inbound, upgrade, accept, max_message_size }),
-            Err(_) => Err(closed(&method)),
+            Err(_) => Err(Box::new(closed(&method))),
         }
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response<Body>> {
         match &mut self.stage {
-            Stage::Refused(response) => response.take().map_or(Poll::Pending, Poll::Ready),
+            Stage::Refused(response) => {
+                response.take().map_or(Poll::Pending, |response| Poll::Ready(*response))
+            }
             Stage::Waiting(waiting) => {
                 let answer = ready!(waiting.exchange.poll_answer(&mut waiting.inbound, cx));
                 match std::mem::replace(&mut self.stage, Stage::Done) {

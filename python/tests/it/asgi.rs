@@ -1,5 +1,7 @@
 //! ASGI applications as tower services.
 
+#![allow(clippy::unwrap_used)]
+
 mod errors;
 mod http;
 mod leaks;
