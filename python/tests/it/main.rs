@@ -1,3 +1,4 @@
 //! The tests of the Python host: a module for each promise group.
 
+mod asgi;
 mod cli;
