@@ -9,7 +9,7 @@ use http::uri::Scheme;
 use http::{Method, Request, Uri, Version};
 
 use crate::environ::Environ;
-use crate::view::{View, decode, tell_axum};
+use crate::view::{View, decode, split, tell_axum, with_path};
 
 /// The request as the asynchronous side sees it: an ASGI HTTP scope, as a request extension.
 ///
@@ -119,6 +119,34 @@ impl Scope {
         self.view.uri = crate::view::join(root_path, &rest);
         root_path.clone_into(&mut self.view.root);
         self
+    }
+
+    /// Moves `prefix` from the request's path to [`root_path`](Self::root_path), both in its URI and in the scope that it carries: what a router on the async side does before it calls an application
+    /// mounted at `prefix`. False, and nothing changed, if the path does not lie under it; `/api` does not own `/apiary`.
+    ///
+    /// `prefix` is percent-encoded as in the request, with a slash at its start. One at its end makes no difference. On the sync side it is [`Environ::shift`].
+    ///
+    /// ```
+    /// # use http::Request;
+    /// # use tower_wsgi::Scope;
+    /// let mut request = Request::get("/shop/cart?id=1").body(()).unwrap();
+    /// assert!(!Scope::shift(&mut request, "/sho"));
+    /// assert!(Scope::shift(&mut request, "/shop"));
+    /// assert_eq!(request.uri(), "/cart?id=1");
+    /// assert_eq!(Scope::of(&request).root_path(), "/shop");
+    /// assert_eq!(Scope::of(&request).path(), "/shop/cart");
+    /// ```
+    pub fn shift<B>(request: &mut Request<B>, prefix: &str) -> bool {
+        let prefix = prefix.trim_end_matches('/');
+        let Some(rest) = split(request.uri().path(), prefix) else {
+            return false;
+        };
+        let uri = with_path(request.uri(), rest);
+        let mut scope = Self::of(request);
+        scope.view.mount(prefix);
+        *request.uri_mut() = uri;
+        request.extensions_mut().insert(scope);
+        true
     }
 
     /// Where the application is mounted, percent-decoded; empty at the top. Bytes that are not UTF-8 are replaced,

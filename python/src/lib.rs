@@ -7,7 +7,7 @@ mod interpreter;
 mod text;
 mod wsgi;
 
-pub use asgi::{EventLoop, PyAsgi, PyAsgiLayer};
+pub use asgi::{EventLoop, PyAsgi, PyAsgiFuture, PyAsgiLayer, PyAsgiStack, PyAsgiStackFuture};
 pub use error::Error;
 pub use import::{Import, Interface, PyApp};
 pub use interpreter::run_exit_handlers;

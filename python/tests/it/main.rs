@@ -1,5 +1,6 @@
 //! The tests of the Python host: a module for each promise group.
 
+mod asgi;
 mod cli;
 mod compat;
 mod support;

@@ -1,0 +1,14 @@
+//! ASGI applications as tower services.
+
+#![allow(clippy::unwrap_used)]
+
+mod errors;
+mod http;
+mod leaks;
+mod lifespan;
+mod loops;
+mod mounts;
+mod scope;
+mod support;
+mod waiting;
+mod websocket;
