@@ -19,7 +19,7 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tower_wsgi::{BoxError, WsgiLayer};
-use tower_wsgi_python::{Import, Interface, PyWsgi, run_exit_handlers};
+use tower_wsgi_python::{Import, Interface, PyAsgi, PyAsgiLayer, PyWsgi, run_exit_handlers};
 use tracing::Level;
 
 /// Serves a Python application below a prefix.
@@ -57,7 +57,12 @@ async fn main() -> Result<(), BoxError> {
             let site = WsgiLayer::new(PyWsgi::new(app)).at(&args.prefix);
             serve(router.layer(site)).await?;
         }
-        Interface::Asgi => return Err("cannot mount ASGI applications yet".into()),
+        Interface::Asgi => {
+            // With its lifespan's startup: before it listens, it is ready.
+            let site = PyAsgi::new(app)?;
+            serve(router.layer(PyAsgiLayer::new(site.clone()).at(&args.prefix))).await?;
+            site.shutdown().await;
+        }
     }
 
     run_exit_handlers();
