@@ -16,6 +16,7 @@ use super::hub::{Event, Hub};
 use super::scope::Scopes;
 use super::socket::{SocketEnd, WebSocket};
 use super::starter::Starter;
+use super::wakes;
 use crate::asgi::EventLoop;
 use crate::error::{Error, Kind};
 use crate::import::PyApp;
@@ -157,9 +158,12 @@ impl Server {
         let mut batches = 0;
         loop {
             this.hub.take(&mut batch);
+            let gathering = wakes::gather();
             for event in batch.drain(..) {
                 Self::handle(slf, event);
+                wakes::between();
             }
+            drop(gathering);
             batches += 1;
             if batches < BATCHES && this.hub.has_events() {
                 continue;
