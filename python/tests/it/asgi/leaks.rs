@@ -136,7 +136,10 @@ async def app(scope, receive, send):
             );
             apps.push(app);
         }
-        assert_eq!(threads(), 5);
+        // A directory of threads may leave some out while others end.
+        while threads() != 5 {
+            tokio::task::yield_now().await;
+        }
         for app in apps {
             app.shutdown().await;
         }
