@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -22,8 +23,8 @@ use crate::error::{Error, Kind};
 use crate::import::PyApp;
 use crate::interpreter;
 
-/// How many batches are taken in a row before the loop gets to its other work.
-const BATCHES: usize = 4;
+/// How long the loop is kept from its other work while requests come and are answered at once.
+const STAY: Duration = Duration::from_millis(2);
 
 /// How often the thread lets others run and looks again before it sleeps.
 const SEARCHES: usize = 200;
@@ -155,10 +156,10 @@ pub(super) struct Server {
 #[pymethods]
 impl Server {
     fn __call__(slf: &Bound<'_, Self>) {
-        let this = slf.get();
+        let (this, py) = (slf.get(), slf.py());
         this.hub.clear();
         let mut batch = std::mem::take(&mut *this.batch.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut batches = 0;
+        let began = Instant::now();
         loop {
             this.hub.take(&mut batch);
             let gathering = wakes::gather();
@@ -167,29 +168,24 @@ impl Server {
                 wakes::between();
             }
             drop(gathering);
-            batches += 1;
-            if batches < BATCHES && (this.hub.has_events() || this.linger(slf.py())) {
+            // Tasks that have paused wait for the loop.
+            let alone = this.running.bind(py).is_empty() && began.elapsed() < STAY;
+            if alone && (this.hub.has_events() || this.linger(py)) {
                 continue;
             }
-            if this.hub.sleep() {
-                break;
-            }
-            if batches >= BATCHES {
+            if !this.hub.sleep() {
                 // The loop comes back at once, after its other work.
                 this.hub.nudge();
-                break;
             }
+            break;
         }
         *this.batch.lock().unwrap_or_else(PoisonError::into_inner) = batch;
     }
 }
 
 impl Server {
-    /// Looks out for the next request for a moment, where no task waits for the loop: a client that sends one after another is answered far sooner than by a thread that has to be woken. True if there is one.
+    /// Looks out for the next request for a moment: a client that sends one after another is answered far sooner than by a thread that has to be woken. True if there is one.
     fn linger(&self, py: Python<'_>) -> bool {
-        if !self.running.bind(py).is_empty() {
-            return false;
-        }
         py.detach(|| {
             (0..SEARCHES).any(|_| {
                 std::thread::yield_now();
