@@ -20,6 +20,7 @@ mod scope;
 mod socket;
 mod starter;
 mod upgrade;
+mod wakes;
 mod worker;
 
 use std::convert::Infallible;

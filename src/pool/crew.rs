@@ -219,7 +219,9 @@ impl Core {
 
     /// Waits for work: looks for a moment, then sleeps. `None` if the thread was idle for so long that it ends.
     fn idle<'a>(&'a self, mut state: MutexGuard<'a, State>, is_slow: bool) -> Option<MutexGuard<'a, State>> {
-        if state.searching == 0 && !is_slow {
+        // Where another thread does what comes at once, two that look would only take turns.
+        let is_alone = state.active == 0 || !state.is_quick();
+        if state.searching == 0 && is_alone && !is_slow {
             state.searching = 1;
             drop(state);
             for _ in 0..SEARCHES {

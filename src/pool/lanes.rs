@@ -167,7 +167,12 @@ impl State {
 
     /// Whether a new request may wait for a thread that works already: the watcher sees to it that it does not wait for long.
     pub(super) fn can_wait(&self) -> bool {
-        self.watching && self.active > 0 && (self.deferred || self.pace < SHORT)
+        self.watching && self.active > 0 && (self.deferred || self.is_quick())
+    }
+
+    /// Whether jobs are done before another thread is awake.
+    pub(super) fn is_quick(&self) -> bool {
+        self.pace < SHORT
     }
 
     /// Whether another thread would be in the way of those that work.

@@ -13,6 +13,7 @@ use http_body::Frame;
 use super::hub::Hub;
 use super::inbound::{Inbound, Pull};
 use super::request::Incoming;
+use super::wakes;
 
 /// What the two sides share.
 pub(super) struct Exchange {
@@ -204,7 +205,7 @@ impl Exchange {
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            wakes::wake(waker);
         }
         Ok(result)
     }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -16,13 +17,17 @@ use super::hub::{Event, Hub};
 use super::scope::Scopes;
 use super::socket::{SocketEnd, WebSocket};
 use super::starter::Starter;
+use super::wakes;
 use crate::asgi::EventLoop;
 use crate::error::{Error, Kind};
 use crate::import::PyApp;
 use crate::interpreter;
 
-/// How many batches are taken in a row before the loop gets to its other work.
-const BATCHES: usize = 4;
+/// How long the loop is kept from its other work while requests come and are answered at once.
+const STAY: Duration = Duration::from_millis(2);
+
+/// How often the thread lets others run and looks again before it sleeps.
+const SEARCHES: usize = 200;
 
 type Report = mpsc::Sender<Result<(), Error>>;
 
@@ -151,33 +156,44 @@ pub(super) struct Server {
 #[pymethods]
 impl Server {
     fn __call__(slf: &Bound<'_, Self>) {
-        let this = slf.get();
+        let (this, py) = (slf.get(), slf.py());
         this.hub.clear();
         let mut batch = std::mem::take(&mut *this.batch.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut batches = 0;
+        let began = Instant::now();
         loop {
             this.hub.take(&mut batch);
+            let gathering = wakes::gather();
             for event in batch.drain(..) {
                 Self::handle(slf, event);
+                wakes::between();
             }
-            batches += 1;
-            if batches < BATCHES && this.hub.has_events() {
+            drop(gathering);
+            // Tasks that have paused wait for the loop.
+            let alone = this.running.bind(py).is_empty() && began.elapsed() < STAY;
+            if alone && (this.hub.has_events() || this.linger(py)) {
                 continue;
             }
-            if this.hub.sleep() {
-                break;
-            }
-            if batches >= BATCHES {
+            if !this.hub.sleep() {
                 // The loop comes back at once, after its other work.
                 this.hub.nudge();
-                break;
             }
+            break;
         }
         *this.batch.lock().unwrap_or_else(PoisonError::into_inner) = batch;
     }
 }
 
 impl Server {
+    /// Looks out for the next request for a moment: a client that sends one after another is answered far sooner than by a thread that has to be woken. True if there is one.
+    fn linger(&self, py: Python<'_>) -> bool {
+        py.detach(|| {
+            (0..SEARCHES).any(|_| {
+                std::thread::yield_now();
+                self.hub.has_events()
+            })
+        })
+    }
+
     fn handle(slf: &Bound<'_, Self>, event: Event) {
         let py = slf.py();
         let this = slf.get();

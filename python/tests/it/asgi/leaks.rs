@@ -6,12 +6,31 @@ use http_body_util::BodyExt;
 use super::support::*;
 use super::websocket::connect;
 
+/// A request that is dropped at one point or another.
+async fn drop_one(app: &tower_wsgi_python::PyAsgi, n: usize) {
+    match n % 3 {
+        0 => {
+            let mut response = call(app, get("/stream")).await;
+            response.body_mut().frame().await.unwrap().unwrap();
+        }
+        1 => drop(call(app, get("/stream")).await),
+        _ => {
+            let mut future = Box::pin(call(app, get("/receive")));
+            std::future::poll_fn(|cx| {
+                let _ = future.as_mut().poll(cx);
+                std::task::Poll::Ready(())
+            })
+            .await;
+        }
+    }
+}
+
 #[test]
 fn requests_that_are_dropped_leave_nothing() {
     run(async {
         let app = start(
             r#"
-import gc, weakref
+import gc, sys, weakref
 class Mark: pass
 marks = weakref.WeakSet()
 @http_only
@@ -22,8 +41,7 @@ async def app(scope, receive, send):
             if not marks and len(asyncio.all_tasks()) == 2:
                 break
             await asyncio.sleep(0.01)
-        kinds = [type(o).__name__ for o in gc.get_objects() if type(o).__module__ == "tower_wsgi"]
-        return await reply(send, [len(marks), len(asyncio.all_tasks())])
+        return await reply(send, [len(marks), len(asyncio.all_tasks()), sys.getallocatedblocks()])
     mark = Mark()
     marks.add(mark)
     if scope["path"] == "/receive":
@@ -34,25 +52,21 @@ async def app(scope, receive, send):
         await send({"type": "http.response.body", "body": b"x", "more_body": True})
 "#,
         );
-        for n in 0..300 {
-            match n % 3 {
-                0 => {
-                    let mut response = call(&app, get("/stream")).await;
-                    response.body_mut().frame().await.unwrap().unwrap();
-                }
-                1 => drop(call(&app, get("/stream")).await),
-                _ => {
-                    let mut future = Box::pin(call(&app, get("/receive")));
-                    let _ = std::future::poll_fn(|cx| {
-                        let _ = future.as_mut().poll(cx);
-                        std::task::Poll::Ready(())
-                    })
-                    .await;
-                }
+        // The first rounds fill caches, and other tests share the interpreter. An object that each request left behind would show in every round.
+        let mut grown = Vec::new();
+        let mut last = 0;
+        while grown.last().is_none_or(|grown| *grown >= 250) {
+            assert!(grown.len() < 50, "{grown:?} blocks more in each round");
+            for n in 0..300 {
+                drop_one(&app, n).await;
             }
+            let left = json(call(&app, get("/left")).await).await;
+            // The request's own task, and the one that waits for the end.
+            assert_eq!((&left[0], &left[1]), (&0.into(), &2.into()));
+            let blocks = left[2].as_i64().unwrap();
+            grown.push(blocks - last);
+            last = blocks;
         }
-        // The request's own task, and the one that waits for the end.
-        assert_eq!(json(call(&app, get("/left")).await).await, serde_json::json!([0, 2]));
         app.shutdown().await;
     });
 }
@@ -122,7 +136,10 @@ async def app(scope, receive, send):
             );
             apps.push(app);
         }
-        assert_eq!(threads(), 5);
+        // A directory of threads may leave some out while others end.
+        while threads() != 5 {
+            tokio::task::yield_now().await;
+        }
         for app in apps {
             app.shutdown().await;
         }
