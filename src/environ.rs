@@ -67,7 +67,7 @@ impl Environ {
         let mut environ = match (request.extensions_mut().remove::<Scope>(), carried) {
             (Some(mut scope), carried) => {
                 scope.view.follow(request);
-                let mut environ = Self::from(&scope);
+                let mut environ = Self::inside(scope);
                 environ.extra.extend(carried.map(|carried| carried.extra).unwrap_or_default());
                 environ
             }
@@ -79,6 +79,16 @@ impl Environ {
         };
         environ.watch = Some(watch);
         environ
+    }
+
+    /// The environ inside of a scope.
+    fn inside(scope: Scope) -> Self {
+        Self {
+            view: scope.view.clone(),
+            extra: scope.environ().map(|environ| environ.extra.clone()).unwrap_or_default(),
+            watch: scope.environ().and_then(|environ| environ.watch.clone()),
+            scope: Some(Arc::new(scope)),
+        }
     }
 
     /// Tells when the response is wanted no more.
@@ -227,12 +237,7 @@ impl Environ {
 impl From<&Scope> for Environ {
     /// The environ that a synchronous application inside an asynchronous one sees. It remembers the scope, and has what was [`set`](Self::set) in the scope's own environ.
     fn from(scope: &Scope) -> Self {
-        Self {
-            view: scope.view.clone(),
-            extra: scope.environ().map(|environ| environ.extra.clone()).unwrap_or_default(),
-            scope: Some(Arc::new(scope.clone())),
-            watch: scope.environ().and_then(|environ| environ.watch.clone()),
-        }
+        Self::inside(scope.clone())
     }
 }
 

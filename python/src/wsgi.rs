@@ -98,8 +98,11 @@ impl PyWsgi {
         let raised = |error: PyErr| BoxError::from(Exception::new(py, &error));
         let environ = self.template.fill(py, &request).map_err(raised)?;
         let is_head = request.method() == Method::HEAD;
-        let described = Arc::new(Environ::of(&request));
-        let input = Bound::new(py, WsgiInput::new(request.into_body())).map_err(raised)?;
+        let (mut parts, body) = request.into_parts();
+        let described = parts.extensions.remove::<Environ>();
+        // Behind a crossing there is one. A synchronous host may have said nothing.
+        let described = Arc::new(described.unwrap_or_else(|| Environ::of(&Request::from_parts(parts, ()))));
+        let input = Bound::new(py, WsgiInput::new(body)).map_err(raised)?;
         self.template.connect(&environ, &input, WsgiScope::new(described.clone())).map_err(raised)?;
         let start = Bound::new(py, StartResponse::new(described)).map_err(raised)?;
         let result = self.callable.bind(py).call1((environ, &start));

@@ -162,7 +162,8 @@ impl State {
     /// Notes how long a job took.
     pub(super) fn note(&mut self, took: Duration) {
         self.done += 1;
-        self.pace = self.pace - self.pace / 8 + took / 8;
+        // A job that was only interrupted by the operating system must not count for many.
+        self.pace = self.pace - self.pace / 8 + took.min(SHORT * 4) / 8;
     }
 
     /// Whether a new request may wait for a thread that works already: the watcher sees to it that it does not wait for long.

@@ -21,6 +21,10 @@ use clap::Parser;
 use crate::args::Args;
 use crate::failure::Failure;
 
+/// Requests are allocated by the runtime's thread and freed by workers: with glibc's allocator the two fight for its locks.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let args = Args::parse();
     if args.version {
