@@ -5,6 +5,7 @@ mod environ;
 mod errors;
 mod failure;
 mod file_wrapper;
+mod hold;
 mod input;
 mod scope;
 mod start_response;
@@ -19,6 +20,7 @@ use tower_wsgi::{BoxError, Environ, Input, Output, SyncHandler};
 
 use self::environ::Template;
 use self::failure::Exception;
+use self::hold::Hold;
 use self::input::WsgiInput;
 use self::scope::WsgiScope;
 use self::start_response::StartResponse;
@@ -105,8 +107,9 @@ impl PyWsgi {
         let input = Bound::new(py, WsgiInput::new(body)).map_err(raised)?;
         self.template.connect(&environ, &input, WsgiScope::new(described.clone())).map_err(raised)?;
         let start = Bound::new(py, StartResponse::new(described)).map_err(raised)?;
-        let result = self.callable.bind(py).call1((environ, &start));
-        let response = result.and_then(|result| body::respond(&result, start.get(), is_head));
+        let hold = Hold::new(&input).map_err(raised)?;
+        let result = hold.run(py, (&self.callable, environ, &start));
+        let response = result.and_then(|result| body::respond(&result, start.get(), hold, is_head));
         response.map_err(|error| {
             // An application that passes on what its input failed with is not the one that failed.
             let failure = input.get().take_failure().filter(|_| error.is_instance_of::<PyOSError>(py));

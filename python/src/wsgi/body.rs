@@ -6,10 +6,11 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyIterator, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 use tower_wsgi::{BoxError, EarlyResponse, Output};
 
 use super::failure::Exception;
+use super::hold::Hold;
 use super::start_response::{StartResponse, Started};
 use crate::interpreter::attached;
 
@@ -20,6 +21,7 @@ const LARGE: usize = 32 * 1024;
 pub(super) fn respond(
     result: &Bound<'_, PyAny>,
     start: &StartResponse,
+    hold: Hold,
     is_head: bool,
 ) -> PyResult<Response<Output>> {
     let py = result.py();
@@ -30,7 +32,7 @@ pub(super) fn respond(
             Started::Begun(response) => follow(py, response, [Ok(bytes)]),
         };
     }
-    let mut chunks = Chunks::new(result)?;
+    let mut chunks = Chunks::new(result, hold)?;
     // Until the first byte the head may still change: with `exc_info`, as PEP 3333 has it, for an error page. A body that nobody wants is not begun.
     let mut first = None;
     while !(start.is_begun(py) || is_head && start.is_called(py)) {
@@ -108,16 +110,18 @@ fn no_head() -> PyErr {
 
 /// The iterable that an application returned. Its `close` is called once, when this is dropped.
 struct Chunks {
-    iterator: Option<Py<PyIterator>>,
+    iterator: Option<Py<PyAny>>,
     close: Option<Py<PyAny>>,
+    /// Dropped last: `close` may still look at the body.
+    hold: Hold,
 }
 
 impl Chunks {
-    fn new(result: &Bound<'_, PyAny>) -> PyResult<Self> {
+    fn new(result: &Bound<'_, PyAny>, hold: Hold) -> PyResult<Self> {
         let close = result.getattr_opt(intern!(result.py(), "close"))?.map(Bound::unbind);
         // What has a `close` is closed, also if it cannot be iterated.
-        let mut chunks = Self { iterator: None, close };
-        chunks.iterator = Some(result.try_iter()?.unbind());
+        let mut chunks = Self { iterator: None, close, hold };
+        chunks.iterator = Some(chunks.hold.iterate(result)?.unbind());
         Ok(chunks)
     }
 
@@ -125,12 +129,7 @@ impl Chunks {
         let Some(iterator) = &self.iterator else {
             return Ok(None);
         };
-        let step = iterator
-            .bind(py)
-            .clone()
-            .next()
-            .transpose()
-            .and_then(|item| item.as_ref().map(chunk).transpose());
+        let step = self.hold.step(iterator.bind(py)).and_then(|item| item.as_ref().map(chunk).transpose());
         if !matches!(step, Ok(Some(_))) {
             self.iterator = None;
         }
@@ -155,7 +154,7 @@ impl Drop for Chunks {
         attached(|py| {
             drop(self.iterator.take());
             if let Some(close) = self.close.take()
-                && let Err(error) = close.bind(py).call0()
+                && let Err(error) = self.hold.run(py, (close,))
             {
                 let error = Exception::new(py, &error);
                 tracing::error!(%error, "close() of a response's iterable failed");

@@ -1,6 +1,7 @@
 //! `wsgi.input`: the request's body as a Python file.
 
 use std::io::{self, BufRead};
+use std::mem;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
@@ -16,7 +17,8 @@ pub(super) struct WsgiInput {
 }
 
 struct State {
-    input: Input,
+    /// `None` when the response is over.
+    input: Option<Input>,
     /// What was read by a read that failed: a later one gets it, if the failure was only a timeout.
     held: Bytes,
     /// What the last read failed with, for the response that the failure makes.
@@ -34,7 +36,14 @@ enum Until {
 
 impl WsgiInput {
     pub(super) fn new(input: Input) -> Self {
-        Self { state: Mutex::new(State { input, held: Bytes::new(), failure: None }) }
+        Self { state: Mutex::new(State { input: Some(input), held: Bytes::new(), failure: None }) }
+    }
+
+    /// Gives up the body, unless another thread of the application is in the middle of a read: that ends with the response.
+    pub(super) fn release(&self) {
+        let released =
+            self.state.try_lock().map(|mut state| (state.input.take(), mem::take(&mut state.held)));
+        drop(released);
     }
 
     /// Takes out what a read failed with; nothing, if another thread of the application is still reading.
@@ -45,7 +54,7 @@ impl WsgiInput {
     /// Reads at most `size` bytes, detached if that could mean to wait: for the client, or for another thread's read.
     fn gather(&self, py: Python<'_>, size: usize, until: Until) -> PyResult<Vec<u8>> {
         let gathered = match self.state.try_lock() {
-            Ok(mut state) if state.input.is_complete() => state.gather(size, until),
+            Ok(mut state) if state.is_complete() => state.gather(size, until),
             other => {
                 drop(other);
                 py.detach(|| self.state.lock().unwrap_or_else(PoisonError::into_inner).gather(size, until))
@@ -56,12 +65,20 @@ impl WsgiInput {
 }
 
 impl State {
+    /// Whether no read waits.
+    fn is_complete(&self) -> bool {
+        self.input.as_ref().is_none_or(Input::is_complete)
+    }
+
     fn gather(&mut self, size: usize, until: Until) -> io::Result<Vec<u8>> {
+        let Some(input) = &mut self.input else {
+            return Err(io::Error::other("the request is over, and its body is closed"));
+        };
         let mut data = Vec::new();
         while data.len() < size {
             let here = match self.held.is_empty() {
                 false => &self.held[..],
-                true => match self.input.fill_buf() {
+                true => match input.fill_buf() {
                     Ok(here) => here,
                     Err(error) => {
                         self.held = data.into();
@@ -81,7 +98,7 @@ impl State {
             data.extend_from_slice(&here[..taken]);
             match self.held.is_empty() {
                 false => self.held.advance(taken),
-                true => self.input.consume(taken),
+                true => input.consume(taken),
             }
             if taken == 0 || newline.is_some() || until == Until::Pause {
                 break;
@@ -181,12 +198,12 @@ impl WsgiInput {
         false
     }
 
-    /// `io.BufferedReader` and `io.TextIOWrapper` ask it of what they wrap, and close it at their end.
+    /// Whether the response is over. `io.BufferedReader` and `io.TextIOWrapper` ask it of what they wrap.
     #[getter]
     fn closed(&self) -> bool {
-        false
+        self.state.try_lock().is_ok_and(|state| state.input.is_none())
     }
 
-    /// Does nothing: the body is the server's.
+    /// Does nothing: the body is the server's. What wraps it calls this at its own end.
     fn close(&self) {}
 }
