@@ -157,7 +157,7 @@ impl Module {
     }
 
     pub(crate) fn is(&self, expression: &str) -> bool {
-        self.show(expression) == "True"
+        self.show(&format!("bool({expression})")) == "True"
     }
 }
 
@@ -388,7 +388,7 @@ pub(crate) fn alone(test: &str, set_up: impl FnOnce(&mut std::process::Command))
     static BINARY: OnceLock<std::path::PathBuf> = OnceLock::new();
     let binary = BINARY.get_or_init(|| std::env::current_exe().unwrap());
     let mut command = std::process::Command::new(binary);
-    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(ALONE, test);
+    command.args([test, "--exact", "--nocapture", "--include-ignored", "--test-threads=1"]).env(ALONE, test);
     command.env_remove("VIRTUAL_ENV").env_remove("PYTHONPATH").env_remove("PYTHONHOME");
     set_up(&mut command);
     let output = command.output().unwrap();
