@@ -13,7 +13,7 @@ const EVALUATE: &str = r"
     def app(environ, start_response):
         start_response('200 OK', [])
         i = environ['wsgi.input']
-        return [repr(eval(environ['QUERY_STRING'].replace('%20', ' '))).encode()]
+        return [repr(eval(environ['QUERY_STRING'].replace('%20', ' '), dict(i=i, io=io))).encode()]
 ";
 
 #[test]
@@ -191,7 +191,10 @@ fn a1_read1_waits_only_for_the_first_byte() {
 
 /// Where the request is cut, and how it declares its length.
 const CUT: [(&str, &[u8]); 3] = [
-    ("declared, with some of it here", b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 200000\r\n\r\nsome of it"),
+    (
+        "declared, with some of it here",
+        b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 200000\r\n\r\nsome of it",
+    ),
     ("in chunks", b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nwhole\r\n9\r\npart"),
     ("between chunks", b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nwhole\r\n"),
 ];
