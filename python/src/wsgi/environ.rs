@@ -7,7 +7,7 @@ use http::{HeaderName, Request};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyMapping, PyString};
 use tower_wsgi::{Input, VariableName, Variables};
 
 use super::errors::WsgiErrors;
@@ -29,6 +29,8 @@ pub(super) struct Template {
 impl Template {
     pub(super) fn new() -> Self {
         let constants = |py: Python<'_>| -> PyResult<Py<PyDict>> {
+            // For `isinstance`, and for `match`.
+            PyMapping::register::<WsgiScope>(py)?;
             let constants = PyDict::new(py);
             constants.set_item("wsgi.version", (1, 0))?;
             constants.set_item("wsgi.multithread", true)?;
