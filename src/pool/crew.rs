@@ -21,8 +21,9 @@ const SEARCHES: usize = 200;
 #[cfg(tower_wsgi_loom)]
 const SEARCHES: usize = 1;
 
-/// How often the watcher looks: a new request that nobody was woken for waits at most for two of these.
-const TICK: Duration = Duration::from_millis(1);
+/// How often the watcher looks: a new request that nobody was woken for waits at most for two of these. Longer than the operating system lets one thread run while another wants its core, or a thread that was
+/// only interrupted would be taken for one that blocks.
+const TICK: Duration = Duration::from_millis(3);
 
 /// After so many looks at a pool that does nothing the watcher sleeps as the others do.
 const QUIET: usize = 10;
