@@ -160,6 +160,7 @@ mod trailed;
 mod variables;
 mod view;
 mod wait;
+mod wakes;
 mod writer;
 mod wsgi;
 

@@ -8,7 +8,7 @@
 //! Threads start on demand, sleep when idle, the most recently used one is woken first, and those that
 //! nobody needed for a while end. A thread that found nothing looks again for a moment before it sleeps; while one
 //! looks, nobody is woken. Whoever takes a job and sees another wakes the next thread, unless jobs are so short that the thread would come too late: then an idle
-//! one watches, and comes when a request has waited for a millisecond.
+//! one watches, and comes when a request has waited for some milliseconds.
 //!
 //! A thread goes into a handler ([`Group::enter`]) once for as many jobs as it finds there. It takes none before it is in, so that a handler that lets in one thread at a time keeps no request
 //! waiting in the hands of another.

@@ -1,16 +1,25 @@
 //! Native strings, as PEP 3333 calls them: Python `str` of which each character stands for one byte.
 
+#![expect(
+    unsafe_code,
+    reason = "PyO3 makes strings of UTF-8 only: to turn bytes into it first costs more than the string"
+)]
+
 use std::borrow::Cow;
 
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 /// Bytes as a native string.
-pub(crate) fn native<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.is_ascii() => PyString::new(py, text),
-        _ => PyString::new(py, &bytes.iter().copied().map(char::from).collect::<String>()),
-    }
+pub(crate) fn native<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    let length = ffi::Py_ssize_t::try_from(bytes.len())?;
+    // SAFETY: the bytes are as long as is said, and are copied; what comes back is a new reference to a `str`, or null with an exception set.
+    let made = unsafe {
+        let made = ffi::PyUnicode_DecodeLatin1(bytes.as_ptr().cast(), length, std::ptr::null());
+        Bound::from_owned_ptr_or_err(py, made)?
+    };
+    Ok(made.cast_into::<PyString>()?)
 }
 
 /// The bytes of a native string; `None` if a character is no byte.

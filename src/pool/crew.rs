@@ -1,14 +1,17 @@
 //! The threads of a pool: their starts, their sleeps and their ends.
 
 use std::io;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::lanes::{Sleeper, State};
 use super::{CURRENT, Core, Job};
 use crate::parker::Parker;
 use crate::sync::{MutexGuard, Ordering, lock, yield_now};
+use crate::wakes::gather;
 
 /// How long an idle thread stays (tokio's blocking pool keeps its threads as long).
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -21,8 +24,9 @@ const SEARCHES: usize = 200;
 #[cfg(tower_wsgi_loom)]
 const SEARCHES: usize = 1;
 
-/// How often the watcher looks: a new request that nobody was woken for waits at most for two of these.
-const TICK: Duration = Duration::from_millis(1);
+/// How often the watcher looks: a new request that nobody was woken for waits at most for two of these. Longer than the operating system lets one thread run while another wants its core, or a thread that was
+/// only interrupted would be taken for one that blocks.
+const TICK: Duration = Duration::from_millis(3);
 
 /// After so many looks at a pool that does nothing the watcher sleeps as the others do.
 const QUIET: usize = 10;
@@ -44,6 +48,16 @@ enum Way {
     Entered,
     /// It was slow, and those who are inside got work done meanwhile: one more would only be in their way.
     Slow,
+    /// Those who were inside before are back at work, and fast enough.
+    Relieved,
+}
+
+/// What a watcher came for.
+struct Relief {
+    /// The requests that had come by then.
+    arrived: u64,
+    /// The jobs that were done by then.
+    done: u64,
 }
 
 impl Core {
@@ -124,25 +138,24 @@ impl Core {
         CURRENT.with(|current| *current.borrow_mut() = Some(self.clone()));
         let mut state = lock(&self.state);
         state.searching -= 1;
+        let mut relief = None;
         loop {
             let next =
                 state.next(self.workers).filter(|next| state.entering != Some(next.group_id())).cloned();
             let mut is_slow = false;
             if let Some(next) = next {
                 let way;
-                (way, state) = self.enter(next, state);
+                (way, state) = self.enter(next, relief.take(), state);
                 is_slow = way == Way::Slow;
-                if !is_slow {
+                if matches!(way, Way::Closed | Way::Entered) {
                     continue;
                 }
             }
             if state.shutdown && !state.runnable(self.workers) {
                 break;
             }
-            state = match self.idle(state, is_slow) {
-                Some(state) => state,
-                None => return,
-            };
+            let Some(roused) = self.idle(state, is_slow) else { return };
+            (relief, state) = roused;
         }
         state.threads -= 1;
     }
@@ -151,6 +164,7 @@ impl Core {
     fn enter<'a>(
         self: &'a Arc<Self>,
         next: Arc<dyn Job>,
+        relief: Option<Relief>,
         mut state: MutexGuard<'a, State>,
     ) -> (Way, MutexGuard<'a, State>) {
         let (group, id) = (next.group(), next.group_id());
@@ -174,10 +188,7 @@ impl Core {
                 state.entering = None;
             }
             let is_slow = TIMED && began.elapsed() >= SLOW && state.done != before && state.active > 0;
-            way = if is_slow { Way::Slow } else { Way::Entered };
-            if !is_slow {
-                self.run_group(id, state);
-            }
+            way = if is_slow { Way::Slow } else { self.run_group(id, relief.as_ref(), state) };
         };
         if catch_unwind(AssertUnwindSafe(|| group.enter(&mut inside))).is_err() {
             tracing::error!("a panic in a handler's way in");
@@ -189,17 +200,32 @@ impl Core {
             if noted {
                 state.entering = None;
             }
-            self.run_group(id, state);
+            self.run_group(id, None, state);
             state = lock(&self.state);
         }
         (way, state)
     }
 
-    /// Runs jobs of one handler, as long as it is their turn.
-    fn run_group<'a>(self: &'a Arc<Self>, group: usize, mut state: MutexGuard<'a, State>) {
+    /// Runs jobs of one handler, as long as it is their turn, or until the relief is not needed any more.
+    fn run_group<'a>(
+        self: &'a Arc<Self>,
+        group: usize,
+        relief: Option<&Relief>,
+        mut state: MutexGuard<'a, State>,
+    ) -> Way {
         let mut began = Instant::now();
+        let mut done = 0;
+        let mut wakers = Vec::new();
         while state.next(self.workers).is_some_and(|next| next.group_id() == group) {
-            let Some(job) = state.pop(self.workers) else { return };
+            if let Some(relief) = relief
+                && state.is_quick()
+                && state.active > 0
+                && !state.is_stale(relief.arrived)
+                && state.done > relief.done + done
+            {
+                return Way::Relieved;
+            }
+            let Some(job) = state.pop(self.workers) else { break };
             state.active += 1;
             if state.runnable(self.workers) && !state.can_wait() {
                 self.attend(state);
@@ -207,18 +233,39 @@ impl Core {
                 self.pending.store(state.pending(), Ordering::Relaxed);
                 drop(state);
             }
-            run(job);
+            gather(&mut wakers, || run(job));
             state = lock(&self.state);
             let now = Instant::now();
             state.note(now - began);
             began = now;
+            done += 1;
             state.active -= 1;
             state.grant_returning(self.workers);
+            state.wakes.append(&mut wakers);
+            if !state.may_put_off() {
+                state = self.wake_tasks(state);
+            }
         }
+        Way::Entered
+    }
+
+    /// Wakes the tasks whose wakes were put off.
+    fn wake_tasks<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if state.wakes.is_empty() {
+            return state;
+        }
+        let wakers = mem::take(&mut state.wakes);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        lock(&self.state)
     }
 
     /// Waits for work: looks for a moment, then sleeps. `None` if the thread was idle for so long that it ends.
-    fn idle<'a>(&'a self, mut state: MutexGuard<'a, State>, is_slow: bool) -> Option<MutexGuard<'a, State>> {
+    fn idle<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        is_slow: bool,
+    ) -> Option<(Option<Relief>, MutexGuard<'a, State>)> {
         // Where another thread does what comes at once, two that look would only take turns.
         let is_alone = state.active == 0 || !state.is_quick();
         if state.searching == 0 && is_alone && !is_slow {
@@ -234,17 +281,17 @@ impl Core {
             state.searching -= 1;
             let next = state.next(self.workers);
             if next.is_some_and(|next| state.entering != Some(next.group_id())) || state.shutdown {
-                return Some(state);
+                return Some((None, state));
             }
         }
         let parker = Parker::current();
         let sleeper = Sleeper::new(&parker);
         state.sleepers.push(sleeper.clone());
         if TIMED && !state.watching && state.active > 0 {
-            let is_roused;
-            (is_roused, state) = self.watch(state, &sleeper, &parker, is_slow);
-            if is_roused {
-                return Some(state);
+            let roused;
+            (roused, state) = self.watch(state, &sleeper, &parker, is_slow);
+            if let Some(relief) = roused {
+                return Some((relief, state));
             }
         }
         drop(state);
@@ -256,18 +303,18 @@ impl Core {
             return None;
         }
         state.searching -= 1;
-        Some(state)
+        Some((None, state))
     }
 
-    /// Sleeps, and looks from time to time for a new request that has waited for too long although some thread works. True if the thread is needed; false when the pool has been
-    /// doing nothing for a while.
+    /// Sleeps, and looks from time to time for a new request that has waited for too long although some thread works. `Some` if the thread is needed, as a relief or because it was woken; `None` when the pool
+    /// has been doing nothing for a while.
     fn watch<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         sleeper: &Arc<Sleeper>,
         parker: &Parker,
         is_slow: bool,
-    ) -> (bool, MutexGuard<'a, State>) {
+    ) -> (Option<Option<Relief>>, MutexGuard<'a, State>) {
         state.watching = true;
         state.deferred = is_slow;
         let mut pause = if is_slow { DEFERRAL } else { TICK };
@@ -276,25 +323,26 @@ impl Core {
             let arrived = state.arrived();
             drop(state);
             sleeper.wait(parker, Some(Instant::now() + pause));
-            state = lock(&self.state);
+            state = self.wake_tasks(lock(&self.state));
             state.deferred = false;
             pause = TICK;
             if !state.is_asleep(sleeper) {
                 state.watching = false;
                 state.searching -= 1;
-                return (true, state);
+                return (Some(None), state);
             }
             let next = state.next(self.workers);
             let is_open = next.is_some_and(|next| state.entering != Some(next.group_id()));
             if is_open && state.is_stale(arrived) {
                 state.watching = false;
                 state.rouse(sleeper);
-                return (true, state);
+                let relief = Relief { arrived: state.arrived(), done: state.done };
+                return (Some(Some(relief)), state);
             }
             quiet = if state.active == 0 { quiet + 1 } else { 0 };
             if quiet == QUIET {
                 state.watching = false;
-                return (false, state);
+                return (None, state);
             }
         }
     }

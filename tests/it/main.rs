@@ -15,6 +15,7 @@ mod order;
 mod properties;
 mod request;
 mod response;
+mod serve;
 mod services;
 mod stack;
 mod support;

@@ -7,7 +7,7 @@ use http::{HeaderName, Request};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyMapping, PyString};
 use tower_wsgi::{Input, VariableName, Variables};
 
 use super::errors::WsgiErrors;
@@ -20,6 +20,14 @@ use crate::text::native;
 /// How many headers' names are kept as variables' names. A client can make up as many as it likes.
 const NAMES: usize = 256;
 
+/// The string of these bytes if it is one of those that come with almost every request, which are made once.
+macro_rules! interned {
+    ($py:expr, $bytes:expr, $($known:literal)*) => {{
+        let bytes: &[u8] = $bytes;
+        $(if bytes == $known.as_bytes() { Some(intern!($py, $known).clone()) } else)* { None }
+    }};
+}
+
 /// What every environ starts with.
 pub(super) struct Template {
     constants: Py<PyDict>,
@@ -29,6 +37,8 @@ pub(super) struct Template {
 impl Template {
     pub(super) fn new() -> Self {
         let constants = |py: Python<'_>| -> PyResult<Py<PyDict>> {
+            // For `isinstance`, and for `match`.
+            PyMapping::register::<WsgiScope>(py)?;
             let constants = PyDict::new(py);
             constants.set_item("wsgi.version", (1, 0))?;
             constants.set_item("wsgi.multithread", true)?;
@@ -60,7 +70,8 @@ impl Template {
         let mut result = Ok(());
         Variables::visit(request, |name, value| {
             if result.is_ok() {
-                result = environ.set_item(python_name(py, &mut names, name), native(py, value));
+                let name = python_name(py, &mut names, name);
+                result = python_value(py, value).and_then(|value| environ.set_item(name, value));
             }
         });
         result.map(|()| environ)
@@ -96,17 +107,17 @@ fn python_name<'py>(
         }
         return made;
     }
-    /// The names that come with every request, made once.
-    macro_rules! interned {
-        ($($known:literal)*) => {
-            match name.plain().unwrap_or_default() {
-                $($known => intern!(py, $known).clone(),)*
-                other => PyString::new(py, other),
-            }
-        };
-    }
-    interned!(
+    let name = name.plain().unwrap_or_default();
+    let known = interned!(py, name.as_bytes(),
         "GATEWAY_INTERFACE" "SERVER_SOFTWARE" "SERVER_PROTOCOL" "REQUEST_METHOD" "SCRIPT_NAME" "PATH_INFO" "QUERY_STRING"
         "REQUEST_URI" "wsgi.url_scheme" "HTTPS" "SERVER_NAME" "SERVER_PORT" "REMOTE_ADDR" "REMOTE_PORT" "REMOTE_USER"
-    )
+    );
+    known.unwrap_or_else(|| PyString::new(py, name))
+}
+
+fn python_value<'py>(py: Python<'py>, value: &[u8]) -> PyResult<Bound<'py, PyString>> {
+    let known = interned!(py, value,
+        "GET" "POST" "HEAD" "PUT" "DELETE" "http" "https" "on" "HTTP/1.1" "HTTP/2.0" "HTTP/1.0" "CGI/1.1" "/" "*/*" "443" "80"
+    );
+    known.map_or_else(|| native(py, value), Ok)
 }

@@ -54,8 +54,7 @@ impl WsgiErrors {
 }
 
 fn log(lines: &str) {
-    let lines = lines.trim_end_matches('\n');
-    if !lines.is_empty() {
-        tracing::error!(target: "wsgi.errors", "{lines}");
+    for line in lines.lines().filter(|line| !line.is_empty()) {
+        tracing::error!(target: "wsgi.errors", "{line}");
     }
 }

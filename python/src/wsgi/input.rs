@@ -171,6 +171,10 @@ impl WsgiInput {
     /// Fills a writable buffer, with less only at the end; the number of bytes.
     fn readinto(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
         let view = PyMemoryView::from(buffer)?.call_method1("cast", ("B",))?;
+        // Before anything is taken that would be lost.
+        if view.getattr("readonly")?.is_truthy()? {
+            return Err(PyTypeError::new_err("readinto() takes a writable buffer"));
+        }
         let data = self.gather(py, view.len()?, Until::End)?;
         let end = isize::try_from(data.len()).map_err(|_| PyTypeError::new_err("the buffer is too long"))?;
         view.set_item(PySlice::new(py, 0, end, 1), PyBytes::new(py, &data))?;

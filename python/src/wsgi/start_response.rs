@@ -127,9 +127,16 @@ impl StartResponse {
         headers: &Bound<'_, PyAny>,
         exc_info: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Write> {
+        let exc_info = exc_info.filter(|info| !info.is_none());
+        // Whatever the new head is, it comes too late.
+        if let Some(info) = exc_info
+            && slf.get().is_begun(slf.py())
+        {
+            return Err(PyErr::from_value(info.get_item(1)?));
+        }
         let head = head(status, headers)?;
         let mut state = slf.get().lock(slf.py());
-        match exc_info.filter(|info| !info.is_none()) {
+        match exc_info {
             Some(info) if state.sent => {
                 drop(state);
                 return Err(PyErr::from_value(info.get_item(1)?));

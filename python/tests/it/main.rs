@@ -3,4 +3,6 @@
 mod asgi;
 mod cli;
 mod compat;
+mod loading;
 mod support;
+mod wsgi;
