@@ -103,7 +103,7 @@ pub enum EventLoop {
 ///
 /// # Cancellation
 /// When the response's future or body is dropped, the application is told, as the specification has it, and not ended: `receive()` gives `http.disconnect`, `send()` raises `OSError`. What it does for itself, after the response
-/// or after its client has left, it does to the end. A request whose future is dropped before the loop took it up is never run.
+/// or after its client has left, it does to the end. What it raises once it was told is in the log at `DEBUG` only. A request whose future is dropped before the loop took it up is never run.
 ///
 /// # Lifespan
 /// The application's startup is over when [`new`](Self::new) returns. When the last clone is dropped, the application ends as in [`shutdown`](Self::shutdown), in the background.

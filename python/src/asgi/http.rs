@@ -15,8 +15,7 @@ use super::desk::{Desk, Waiters, resolve};
 use super::exchange::{Answer, Gone, Producer, Received};
 use super::head;
 use super::request::Incoming;
-
-pyo3::import_exception!(asyncio, CancelledError);
+use crate::error::traceback;
 
 /// One request on the loop's thread.
 #[pyclass(frozen, freelist = 64, module = "tower_wsgi")]
@@ -37,6 +36,8 @@ struct Local {
     /// The response has no body, whatever is sent.
     bodiless: bool,
     trailers: bool,
+    /// The application was told that its client has left, while it still had something to send.
+    told: bool,
 }
 
 enum Phase {
@@ -69,6 +70,7 @@ impl Http {
             exceeded: false,
             bodiless: false,
             trailers: false,
+            told: false,
         };
         Self { producer, desk, local: Mutex::new(local) }
     }
@@ -83,13 +85,17 @@ impl Http {
         match want {
             Want::Message => match exchange.receive() {
                 Received::Chunk(body, more) => request_message(py, &body, more).map(Some),
-                Received::Disconnect => disconnect(py).map(Some),
+                Received::Disconnect => {
+                    // After a complete response this says nothing of the client.
+                    self.lock().told |= !exchange.is_ended();
+                    disconnect(py).map(Some)
+                }
                 Received::Wait => Ok(None),
             },
             Want::Room => match exchange.has_room() {
                 Ok(true) => Ok(Some(py.None())),
                 Ok(false) => Ok(None),
-                Err(Gone) => Err(gone()),
+                Err(left) => Err(self.lock().gone(left)),
             },
         }
     }
@@ -172,10 +178,11 @@ impl Http {
             Phase::Body => "before the end of its response's body",
             Phase::Trailers(_) => "before its response's trailers",
         };
+        let told = local.told;
         drop(local);
         let exchange = &self.producer.0;
         let _span = exchange.request.span.enter();
-        if exchange.is_closed() {
+        if told || exchange.is_closed() {
             tracing::debug!("the application returned {what}; its client has left");
         } else {
             let Incoming { method, path, .. } = &exchange.request;
@@ -186,16 +193,21 @@ impl Http {
 
     /// The application has raised something.
     pub(super) fn raised(&self, py: Python<'_>, error: &PyErr) {
+        let told = self.is_told();
         let exchange = &self.producer.0;
         let _span = exchange.request.span.enter();
-        if exchange.is_closed() && is_farewell(py, error) {
-            tracing::debug!("the application ended: its client has left");
+        let Incoming { method, path, .. } = &exchange.request;
+        if told {
+            // Frameworks make exceptions of their own of it.
+            tracing::debug!(%method, path, "the application ended: its client has left\n{}", traceback(py, error));
         } else {
-            let Incoming { method, path, .. } = &exchange.request;
-            let traceback = crate::error::traceback(py, error);
-            tracing::error!(%method, path, "the application failed\n{traceback}");
+            tracing::error!(%method, path, "the application failed\n{}", traceback(py, error));
         }
         exchange.fail();
+    }
+
+    pub(super) fn is_told(&self) -> bool {
+        self.lock().told
     }
 
     fn read(message: &Bound<'_, PyDict>, kind: &str) -> PyResult<Message> {
@@ -375,6 +387,7 @@ impl Local {
 
     fn gone(&mut self, _: Gone) -> PyErr {
         self.phase = Phase::Gone;
+        self.told = true;
         gone()
     }
 
@@ -466,11 +479,6 @@ fn disconnect(py: Python<'_>) -> PyResult<Py<PyAny>> {
     let message = PyDict::new(py);
     message.set_item(intern!(py, "type"), intern!(py, "http.disconnect"))?;
     Ok(message.into_any().unbind())
-}
-
-/// Whether the error is one that an application may end with once its client has left: what `send` raises then, or what it cancels itself with.
-pub(super) fn is_farewell(py: Python<'_>, error: &PyErr) -> bool {
-    error.is_instance_of::<PyOSError>(py) || error.is_instance_of::<CancelledError>(py)
 }
 
 pub(super) fn gone() -> PyErr {

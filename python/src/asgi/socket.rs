@@ -17,10 +17,11 @@ use super::awaits::{Pending, Target, Want};
 use super::desk::{Desk, Waiters, resolve};
 use super::exchange::{Answer, Gone, Producer};
 use super::head;
-use super::http::{Http, gone, is_farewell};
+use super::http::{Http, gone};
 use super::link::{Link, Received};
 use super::pump::ABNORMAL;
 use super::request::Incoming;
+use crate::error::traceback;
 
 /// How many bytes a close frame's reason may have: a control frame holds 125, two of them are the code (RFC 6455, section 5.5).
 const MAX_REASON: usize = 123;
@@ -57,6 +58,8 @@ struct Local {
     phase: Phase,
     receivers: Waiters,
     senders: Waiters,
+    /// The application was told that its client has left, before it has closed the socket itself.
+    told: bool,
 }
 
 enum Phase {
@@ -79,7 +82,12 @@ enum Sent {
 
 impl WebSocket {
     pub(super) fn new(end: SocketEnd, desk: Arc<Desk>) -> Self {
-        let local = Local { phase: Phase::New, receivers: Waiters::default(), senders: Waiters::default() };
+        let local = Local {
+            phase: Phase::New,
+            receivers: Waiters::default(),
+            senders: Waiters::default(),
+            told: false,
+        };
         Self { end, desk, local: Mutex::new(local) }
     }
 
@@ -98,7 +106,7 @@ impl WebSocket {
             Want::Room => match self.end.link.has_room() {
                 Ok(true) => Ok(Some(py.None())),
                 Ok(false) => Ok(None),
-                Err(Gone) => Err(gone()),
+                Err(Gone) => Err(self.lock().gone()),
             },
         }
     }
@@ -119,6 +127,7 @@ impl WebSocket {
                 return if ended { disconnect(py, ABNORMAL, "").map(Some) } else { Ok(None) };
             }
             Phase::Connecting if self.end.producer.0.watch() => {
+                local.tell();
                 drop(local);
                 return disconnect(py, ABNORMAL, "").map(Some);
             }
@@ -126,7 +135,10 @@ impl WebSocket {
         }
         match self.end.link.receive() {
             Received::Message(message) => received(py, message).map(Some),
-            Received::Disconnect(code, reason) => disconnect(py, code, &reason).map(Some),
+            Received::Disconnect(code, reason) => {
+                self.lock().tell();
+                disconnect(py, code, &reason).map(Some)
+            }
             Received::Wait => Ok(None),
         }
     }
@@ -210,14 +222,13 @@ impl WebSocket {
     /// The application has raised something.
     pub(super) fn raised(&self, py: Python<'_>, error: &PyErr) {
         self.desk.close_socket(self.key());
-        let left = self.end.producer.0.is_closed() || self.end.link.is_lost();
+        let told = self.lock().is_told();
         let _span = self.end.request().span.enter();
-        if left && is_farewell(py, error) {
-            tracing::debug!("the application ended: its client has left");
+        let path = &self.end.request().path;
+        if told {
+            tracing::debug!(path, "the application ended: its client has left\n{}", traceback(py, error));
         } else {
-            let path = &self.end.request().path;
-            let traceback = crate::error::traceback(py, error);
-            tracing::error!(path, "the application failed on a WebSocket\n{traceback}");
+            tracing::error!(path, "the application failed on a WebSocket\n{}", traceback(py, error));
         }
         self.end.producer.0.fail();
         self.end.link.close(Some(frame(CloseCode::Error, "")));
@@ -291,23 +302,25 @@ impl WebSocket {
         let accepted = matches!(local.phase, Phase::Accepted);
         match sent {
             Sent::Accept(head) if connecting => {
-                exchange.answer(Answer::Upgrade(head), None).map_err(|Gone| gone())?;
+                exchange.answer(Answer::Upgrade(head), None).map_err(|Gone| local.gone())?;
                 local.phase = Phase::Accepted;
                 Ok(true)
             }
             Sent::Close(_) if connecting => {
-                local.phase = Phase::Closed;
                 self.end.link.lose(ABNORMAL, "");
                 let mut head = Response::new(());
                 *head.status_mut() = StatusCode::FORBIDDEN;
                 let answer = Answer::Full(head, Bytes::new());
-                exchange.answer(answer, None).map_err(|Gone| gone())
-            }
-            Sent::Message(message) if accepted => self.end.link.push(message).map_err(|Gone| gone()),
-            Sent::Close(frame) if accepted => {
+                let answered = exchange.answer(answer, None).map_err(|Gone| local.gone());
                 local.phase = Phase::Closed;
-                if self.end.link.is_lost() {
-                    return Err(gone());
+                answered
+            }
+            Sent::Message(message) if accepted => self.end.link.push(message).map_err(|Gone| local.gone()),
+            Sent::Close(frame) if accepted => {
+                let lost = self.end.link.is_lost().then(|| local.gone());
+                local.phase = Phase::Closed;
+                if let Some(gone) = lost {
+                    return Err(gone);
                 }
                 self.end.link.close(Some(frame));
                 Ok(true)
@@ -352,6 +365,23 @@ impl Local {
         match want {
             Want::Message => &mut self.receivers,
             Want::Room => &mut self.senders,
+        }
+    }
+
+    fn gone(&mut self) -> PyErr {
+        self.tell();
+        gone()
+    }
+
+    /// A socket that the application has closed itself is gone for that reason.
+    fn tell(&mut self) {
+        self.told |= !matches!(self.phase, Phase::Closed);
+    }
+
+    fn is_told(&self) -> bool {
+        match &self.phase {
+            Phase::Denied(http) => http.get().is_told(),
+            _ => self.told,
         }
     }
 }

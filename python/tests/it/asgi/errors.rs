@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+use futures_util::{SinkExt, StreamExt};
+use http::Request;
 use http_body_util::BodyExt;
+use tower_wsgi::Body;
 
 use super::support::*;
 
@@ -27,10 +30,30 @@ fn log() -> Log {
     let log = LOG.get_or_init(|| {
         let log = Log::default();
         let theirs = log.clone();
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || theirs.clone()).init();
+        let level = tracing::level_filters::LevelFilter::DEBUG;
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(level);
+        subscriber.with_writer(move || theirs.clone()).init();
         log
     });
     log.clone()
+}
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// The level at which something was logged that ends with `words`, as soon as it is.
+    async fn level_of(&self, words: &str) -> String {
+        loop {
+            let text = self.text();
+            if let Some((before, _)) = text.split_once(&format!("{words}\n")) {
+                let mut levels = before.split_whitespace().filter(|word| matches!(*word, "DEBUG" | "ERROR"));
+                return levels.next_back().expect("a level").to_owned();
+            }
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 #[test]
@@ -47,7 +70,7 @@ fn tracebacks_are_in_the_log_in_the_callers_span() {
         }
         let app = start_http("await send({'type': 'http.response.start', 'status': 200})");
         call(&app, get("/silent")).await;
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let text = log.text();
         for line in [
             "ERROR caller{number=77}: tower_wsgi_python::asgi::http: the application failed",
             "ValueError: marked 0",
@@ -57,6 +80,107 @@ fn tracebacks_are_in_the_log_in_the_callers_span() {
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }
+    });
+}
+
+/// Frameworks make exceptions of their own of it. What fails without knowing of the client, or after the response, is a failure still.
+#[test]
+fn what_an_application_raises_once_it_knows_that_its_client_has_left_is_no_error() {
+    let log = log();
+    run(async {
+        let app = start(
+            r#"
+class ClientDisconnect(Exception):
+    pass
+left = asyncio.Event()
+@http_only
+async def app(scope, receive, send):
+    path = scope["path"]
+    start = {"type": "http.response.start", "status": 200}
+    body = {"type": "http.response.body", "body": b"x", "more_body": True}
+    if path == "/left":
+        left.set()
+        return await reply(send, "set")
+    if path == "/after":
+        await reply(send, "whole")
+        assert (await receive())["type"] == "http.disconnect"
+        raise ValueError("after the response")
+    if path == "/head":
+        await send(start)
+        await send(body)
+        assert (await receive())["type"] == "http.disconnect"
+        raise ValueError("after the head")
+    await send(start)
+    await send(body)
+    if path == "/receives":
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        raise ClientDisconnect("seen by receive")
+    if path == "/unaware":
+        await left.wait()
+        raise ValueError("knows nothing")
+    try:
+        while True:
+            await send(body)
+    except OSError:
+        raise ClientDisconnect("seen by send")
+"#,
+        );
+        for path in ["/receives", "/sends", "/unaware"] {
+            drop(call(&app, get(path)).await);
+        }
+        call(&app, get("/left")).await;
+        assert_eq!(json(call(&app, get("/after")).await).await, "whole");
+        let head = Request::head("/head").body(Body::empty()).unwrap();
+        assert_eq!(call(&app, head).await.status(), 200);
+
+        assert_eq!(log.level_of("ClientDisconnect: seen by receive").await, "DEBUG");
+        assert_eq!(log.level_of("ClientDisconnect: seen by send").await, "DEBUG");
+        assert_eq!(log.level_of("ValueError: knows nothing").await, "ERROR");
+        assert_eq!(log.level_of("ValueError: after the response").await, "ERROR");
+        assert_eq!(log.level_of("ValueError: after the head").await, "ERROR");
+    });
+}
+
+#[test]
+fn a_socket_whose_client_has_left_is_no_error() {
+    let log = log();
+    run(async {
+        let app = start(
+            r#"
+class WebSocketDisconnect(Exception):
+    pass
+@http_only
+async def app(scope, receive, send):
+    await receive()
+    if scope["path"] == "/refuses":
+        await send({"type": "websocket.close"})
+        assert (await receive())["type"] == "websocket.disconnect"
+        raise ValueError("after the refusal")
+    await send({"type": "websocket.accept"})
+    if scope["path"] == "/closes":
+        await send({"type": "websocket.close"})
+        assert (await receive())["type"] == "websocket.disconnect"
+        raise ValueError("after the close")
+    if (await receive())["type"] == "websocket.receive":
+        raise ValueError("in the middle")
+    raise WebSocketDisconnect("its client has left")
+"#,
+        );
+        let address = serve(app).await;
+        drop(super::websocket::connect(address, "/leaves").await);
+        assert_eq!(log.level_of("WebSocketDisconnect: its client has left").await, "DEBUG");
+
+        let (mut socket, _) = super::websocket::connect(address, "/closes").await;
+        while socket.next().await.is_some_and(|message| message.is_ok()) {}
+        assert_eq!(log.level_of("ValueError: after the close").await, "ERROR");
+
+        let (mut socket, _) = super::websocket::connect(address, "/sends").await;
+        socket.send("x".into()).await.unwrap();
+        assert_eq!(log.level_of("ValueError: in the middle").await, "ERROR");
+
+        super::websocket::refused(address, "/refuses").await;
+        assert_eq!(log.level_of("ValueError: after the refusal").await, "ERROR");
     });
 }
 

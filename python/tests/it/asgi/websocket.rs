@@ -35,7 +35,7 @@ pub(super) async fn connect(address: SocketAddr, path: &str) -> (Client, Answer)
     handshake(request(address, path).body(()).unwrap()).await.unwrap()
 }
 
-async fn refused(address: SocketAddr, path: &str) -> Answer {
+pub(super) async fn refused(address: SocketAddr, path: &str) -> Answer {
     match handshake(request(address, path).body(()).unwrap()).await {
         Err(Error::Http(response)) => *response,
         other => panic!("{other:?}"),
