@@ -3,4 +3,7 @@
 mod asgi;
 mod cli;
 mod compat;
+mod cookbook;
+mod leftovers;
+mod memory;
 mod support;
