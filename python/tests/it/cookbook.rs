@@ -113,18 +113,20 @@ fn fastapi_answers_below_its_mount_with_its_docs_websocket_and_lifespan() {
             let stream = tokio::net::TcpStream::connect(addr).await.expect("a connection");
             let url = format!("ws://{addr}/api/echo");
             let (mut socket, _) = tokio_tungstenite::client_async(url, stream).await.expect("a WebSocket");
-            assert_eq!(socket.next().await.expect("a greeting").unwrap(), Message::text("hello"));
+            let greeting = socket.next().await.expect("a message").expect("a greeting");
+            assert_eq!(greeting, Message::text("hello"));
             for text in ["one", "two"] {
-                socket.send(Message::text(text)).await.unwrap();
-                assert_eq!(socket.next().await.expect("an echo").unwrap(), Message::text(text));
+                socket.send(Message::text(text)).await.expect("room");
+                let echo = socket.next().await.expect("a message").expect("an echo");
+                assert_eq!(echo, Message::text(text));
             }
-            socket.close(None).await.unwrap();
-            while socket.next().await.is_some_and(|message| message.is_ok()) {}
+            socket
         };
-        let talk = runtime.expect("a runtime").block_on(async { tokio::time::timeout(PATIENCE, talk).await });
-        talk.expect("an answer in time");
+        let runtime = runtime.expect("a runtime");
+        let talk = runtime.block_on(async { tokio::time::timeout(PATIENCE, talk).await });
+        let _open = talk.expect("an answer in time");
 
-        // Whoever still has a connection open does not keep it from its end.
+        // Who still has a connection open, or a WebSocket, does not keep it from its end.
         assert!(server.stop_by("INT").success());
         assert_eq!(server.said().text(), "the API is closed\n");
     });

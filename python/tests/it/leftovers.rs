@@ -126,7 +126,7 @@ fn crowd(addr: SocketAddr, clients: usize, visit: fn(SocketAddr, usize)) {
     }
 }
 
-/// Numbers that are the same in each run: SplitMix64.
+/// Numbers that are the same in each run: `SplitMix64`.
 struct Random(u64);
 
 impl Random {
