@@ -6,7 +6,8 @@ use std::path::Path;
 
 use tower_wsgi_python::{Error, Import, Interface, PyApp, PyWsgi};
 
-use crate::wsgi::support::{alone, is_alone, log, watched};
+use crate::log;
+use crate::wsgi::support::{alone, is_alone, watched};
 
 /// A directory with modules to import.
 fn modules() -> tempfile::TempDir {
@@ -149,7 +150,7 @@ fn loading_says_what_is_wrong() {
         }
         // The interpreter is as good as before.
         PyWsgi::import("shop:app").unwrap();
-        assert!(!log().contains("ERROR"));
+        assert!(!log::text().contains("ERROR"));
     });
 }
 
