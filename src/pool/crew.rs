@@ -172,7 +172,12 @@ impl Core {
             state.entering = Some(id);
         }
         let before = state.done;
-        drop(state);
+        if state.runnable(self.workers) {
+            // What it was woken for may be another handler's, which must not wait for this one's way in.
+            self.attend(state);
+        } else {
+            drop(state);
+        }
         let began = Instant::now();
         let mut way = Way::Closed;
         let mut inside = || {
@@ -239,12 +244,13 @@ impl Core {
             state.note(now - began);
             began = now;
             done += 1;
-            state.active -= 1;
-            state.grant_returning(self.workers);
             state.wakes.append(&mut wakers);
             if !state.may_put_off() {
+                // Still at work: others look at that meanwhile.
                 state = self.wake_tasks(state);
             }
+            state.active -= 1;
+            state.grant_returning(self.workers);
         }
         Way::Entered
     }
