@@ -16,7 +16,6 @@ use std::task::{Context, Poll, Waker};
 
 use crate::parker::Parker;
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
-use crate::wakes::wake_soon;
 
 /// `W`: work, `A`: answer, `F`: a frame of the body, `E`: what ends a body early.
 pub(crate) struct Exchange<W, A, F, E> {
@@ -158,14 +157,7 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
         }
         state.answer = Some(answer);
         state.frames.extend(first);
-        let consumer = state.consumer.take();
-        drop(state);
-        match consumer {
-            // The worker is done with this one.
-            Some(consumer) if over => wake_soon(consumer),
-            Some(consumer) => consumer.wake(),
-            None => {}
-        }
+        state.wake_consumer();
         Ok(())
     }
 

@@ -160,7 +160,6 @@ mod trailed;
 mod variables;
 mod view;
 mod wait;
-mod wakes;
 mod writer;
 mod wsgi;
 

@@ -1,17 +1,14 @@
 //! The threads of a pool: their starts, their sleeps and their ends.
 
 use std::io;
-use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::lanes::{Sleeper, State};
 use super::{CURRENT, Core, Job};
 use crate::parker::Parker;
 use crate::sync::{MutexGuard, Ordering, lock, yield_now};
-use crate::wakes::gather;
 
 /// How long an idle thread stays (tokio's blocking pool keeps its threads as long).
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -210,7 +207,6 @@ impl Core {
     ) -> Way {
         let mut began = Instant::now();
         let mut done = 0;
-        let mut wakers = Vec::new();
         loop {
             if state.next(self.workers, Some(group)).is_none_or(|next| next.group_id() != group) {
                 break;
@@ -231,32 +227,16 @@ impl Core {
                 self.pending.store(state.pending(), Ordering::Relaxed);
                 drop(state);
             }
-            gather(&mut wakers, || run(job));
+            run(job);
             state = lock(&self.state);
             let now = Instant::now();
             state.note(group, now - began);
             began = now;
             done += 1;
-            state.wakes.append(&mut wakers);
-            if !state.may_put_off() {
-                // Still at work: others look at that meanwhile.
-                state = self.wake_tasks(state);
-            }
             state.active -= 1;
             state.grant_returning(self.workers);
         }
         Way::Entered
-    }
-
-    /// Wakes the tasks whose wakes were put off.
-    fn wake_tasks<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        if state.wakes.is_empty() {
-            return state;
-        }
-        let wakers = mem::take(&mut state.wakes);
-        drop(state);
-        wakers.into_iter().for_each(Waker::wake);
-        lock(&self.state)
     }
 
     /// Waits for work: looks for a moment, then sleeps. `None` if the thread was idle for so long that it ends.
@@ -321,7 +301,7 @@ impl Core {
             let arrived = state.arrived();
             drop(state);
             sleeper.wait(parker, Some(Instant::now() + pause));
-            state = self.wake_tasks(lock(&self.state));
+            state = lock(&self.state);
             state.deferred = None;
             pause = TICK;
             if !state.is_asleep(sleeper) {

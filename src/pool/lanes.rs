@@ -16,9 +16,6 @@ const NESTING: usize = 4;
 /// Jobs that take less than this are not worth another thread while one works: it is free again before the other is awake.
 const SHORT: Duration = Duration::from_micros(50);
 
-/// How many answers come together, at most, before their tasks are woken.
-const GATHERED: usize = 8;
-
 /// The state of a pool, under its lock.
 pub(super) struct State {
     pub(super) discards: VecDeque<Arc<dyn Job>>,
@@ -39,8 +36,6 @@ pub(super) struct State {
     pub(super) watching: bool,
     /// The handler in which more threads would only be in the way, as far as the watcher knows.
     pub(super) deferred: Option<usize>,
-    /// Tasks whose answers are there, and who were not woken yet.
-    pub(super) wakes: Vec<Waker>,
     /// Idle threads, the most recently used last.
     pub(super) sleepers: Vec<Arc<Sleeper>>,
     /// Threads that were in `lend` and want their place back, first come first.
@@ -79,7 +74,6 @@ impl State {
             entering: Vec::new(),
             watching: false,
             deferred: None,
-            wakes: Vec::new(),
             sleepers: Vec::new(),
             returning: VecDeque::new(),
             reapers: 0,
@@ -191,11 +185,6 @@ impl State {
     /// Whether a new request may wait for a thread that works already: the watcher sees to it that it does not wait for long.
     pub(super) fn can_wait(&self) -> bool {
         self.watching && self.active > 0 && self.is_quick()
-    }
-
-    /// Whether wakes may be put off: the next job is at hand and short, and if it is not after all, the watcher wakes.
-    pub(super) fn may_put_off(&self) -> bool {
-        self.watching && self.is_quick() && !self.fresh.is_empty() && self.wakes.len() < GATHERED
     }
 
     /// Whether jobs are done before another thread is awake.
