@@ -149,7 +149,7 @@ fn loading_says_what_is_wrong() {
         }
         // The interpreter is as good as before.
         PyWsgi::import("shop:app").unwrap();
-        assert!(!log().contains("ERROR"));
+        assert!(!log::text().contains("ERROR"));
     });
 }
 

@@ -1,64 +1,28 @@
 //! Applications that do what they must not.
 
-use std::sync::{Arc, Mutex, OnceLock};
-
 use futures_util::{SinkExt, StreamExt};
 use http::Request;
 use http_body_util::BodyExt;
 use tower_wsgi::Body;
 
 use super::support::*;
+use crate::support::log;
 
-/// Everything that was logged in this process.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The application's thread logs, and not the test's: there can be one log only.
-fn log() -> Log {
-    static LOG: OnceLock<Log> = OnceLock::new();
-    let log = LOG.get_or_init(|| {
-        let log = Log::default();
-        let theirs = log.clone();
-        let level = tracing::level_filters::LevelFilter::DEBUG;
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_max_level(level);
-        subscriber.with_writer(move || theirs.clone()).init();
-        log
-    });
-    log.clone()
-}
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    /// The level at which something was logged that ends with `words`, as soon as it is.
-    async fn level_of(&self, words: &str) -> String {
-        loop {
-            let text = self.text();
-            if let Some((before, _)) = text.split_once(&format!("{words}\n")) {
-                let mut levels = before.split_whitespace().filter(|word| matches!(*word, "DEBUG" | "ERROR"));
-                return levels.next_back().expect("a level").to_owned();
-            }
-            tokio::task::yield_now().await;
+/// The level at which something was logged that ends with `words`, as soon as it is.
+async fn level_of(words: &str) -> String {
+    loop {
+        let text = log::text();
+        if let Some((before, _)) = text.split_once(&format!("{words}\n")) {
+            let mut levels = before.split_whitespace().filter(|word| matches!(*word, "DEBUG" | "ERROR"));
+            return levels.next_back().expect("a level").to_owned();
         }
+        tokio::task::yield_now().await;
     }
 }
 
 #[test]
 fn tracebacks_are_in_the_log_in_the_callers_span() {
-    let log = log();
+    log::start();
     run(async {
         for pause in ["0", "1"] {
             let app = start_http(&format!(
@@ -70,7 +34,7 @@ fn tracebacks_are_in_the_log_in_the_callers_span() {
         }
         let app = start_http("await send({'type': 'http.response.start', 'status': 200})");
         call(&app, get("/silent")).await;
-        let text = log.text();
+        let text = log::text();
         for line in [
             "ERROR caller{number=77}: tower_wsgi_python::asgi::http: the application failed",
             "ValueError: marked 0",
@@ -86,7 +50,7 @@ fn tracebacks_are_in_the_log_in_the_callers_span() {
 /// Frameworks make exceptions of their own of it. What fails without knowing of the client, or after the response, is a failure still.
 #[test]
 fn what_an_application_raises_once_it_knows_that_its_client_has_left_is_no_error() {
-    let log = log();
+    log::start();
     run(async {
         let app = start(
             r#"
@@ -134,17 +98,17 @@ async def app(scope, receive, send):
         let head = Request::head("/head").body(Body::empty()).unwrap();
         assert_eq!(call(&app, head).await.status(), 200);
 
-        assert_eq!(log.level_of("ClientDisconnect: seen by receive").await, "DEBUG");
-        assert_eq!(log.level_of("ClientDisconnect: seen by send").await, "DEBUG");
-        assert_eq!(log.level_of("ValueError: knows nothing").await, "ERROR");
-        assert_eq!(log.level_of("ValueError: after the response").await, "ERROR");
-        assert_eq!(log.level_of("ValueError: after the head").await, "ERROR");
+        assert_eq!(level_of("ClientDisconnect: seen by receive").await, "DEBUG");
+        assert_eq!(level_of("ClientDisconnect: seen by send").await, "DEBUG");
+        assert_eq!(level_of("ValueError: knows nothing").await, "ERROR");
+        assert_eq!(level_of("ValueError: after the response").await, "ERROR");
+        assert_eq!(level_of("ValueError: after the head").await, "ERROR");
     });
 }
 
 #[test]
 fn a_socket_whose_client_has_left_is_no_error() {
-    let log = log();
+    log::start();
     run(async {
         let app = start(
             r#"
@@ -169,18 +133,18 @@ async def app(scope, receive, send):
         );
         let address = serve(app).await;
         drop(super::websocket::connect(address, "/leaves").await);
-        assert_eq!(log.level_of("WebSocketDisconnect: its client has left").await, "DEBUG");
+        assert_eq!(level_of("WebSocketDisconnect: its client has left").await, "DEBUG");
 
         let (mut socket, _) = super::websocket::connect(address, "/closes").await;
         while socket.next().await.is_some_and(|message| message.is_ok()) {}
-        assert_eq!(log.level_of("ValueError: after the close").await, "ERROR");
+        assert_eq!(level_of("ValueError: after the close").await, "ERROR");
 
         let (mut socket, _) = super::websocket::connect(address, "/sends").await;
         socket.send("x".into()).await.unwrap();
-        assert_eq!(log.level_of("ValueError: in the middle").await, "ERROR");
+        assert_eq!(level_of("ValueError: in the middle").await, "ERROR");
 
         super::websocket::refused(address, "/refuses").await;
-        assert_eq!(log.level_of("ValueError: after the refusal").await, "ERROR");
+        assert_eq!(level_of("ValueError: after the refusal").await, "ERROR");
     });
 }
 

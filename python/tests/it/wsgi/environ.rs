@@ -273,7 +273,7 @@ fn c1_wsgi_errors_goes_to_the_log_line_by_line() {
             ["errors_one", "errors_two ä", "errors_three", "errors_four", "errors_five", "errors_six 6"];
         for said in said.into_iter().chain(["ValueError: errors_seven", "errors_eight"]) {
             logged(said).await;
-            let log = log();
+            let log = log::text();
             let line = log.lines().find(|line| line.contains(said)).unwrap();
             assert!(
                 line.contains("ERROR") && line.contains("wsgi.errors: ") && line.ends_with(said),

@@ -34,7 +34,9 @@ fn a5_an_iterator_that_fails_before_its_first_byte_is_a_500_with_a_traceback_in_
             site.becomes(&format!("len(closed) == {}", index + 1)).await;
         }
         logged("ValueError: fails before its first byte").await;
-        assert!(log().contains("Traceback (most recent call last)") && log().contains("in __next__"));
+        assert!(
+            log::text().contains("Traceback (most recent call last)") && log::text().contains("in __next__")
+        );
     });
 }
 

@@ -3,11 +3,11 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::future::Future;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, Once, OnceLock, PoisonError, mpsc};
+use std::sync::{Once, OnceLock, mpsc};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,8 @@ use tokio::task::JoinHandle;
 use tower::{Layer, Service};
 use tower_wsgi::{BoxError, WorkerPool, WsgiLayer};
 use tower_wsgi_python::{Import, PyApp, PyWsgi};
-use tracing_subscriber::fmt::MakeWriter;
+
+pub(crate) use crate::support::log;
 
 /// How long anything may take before the test fails. Never waited for in a test that passes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -81,42 +82,14 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 pub(crate) fn start_interpreter() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
-        tracing_subscriber::fmt().with_ansi(false).with_writer(Log).init();
+        log::start();
         Import::new("wsgiref.simple_server:demo_app").load().expect("a module of the standard library");
     });
 }
 
-static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-
-#[derive(Clone, Copy)]
-struct Log;
-
-impl Write for Log {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        LOG.lock().unwrap_or_else(PoisonError::into_inner).write(text)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        *self
-    }
-}
-
-/// What the log of all tests holds so far. Tests look for words of their own in it.
-pub(crate) fn log() -> String {
-    String::from_utf8_lossy(&LOG.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
-}
-
 /// Waits until the log holds a text.
 pub(crate) async fn logged(text: &str) {
-    eventually(&format!("{text} in the log"), || log().contains(text)).await;
+    eventually(&format!("{text} in the log"), || log::text().contains(text)).await;
 }
 
 /// A module of Python made of text.
