@@ -52,7 +52,7 @@ pub(crate) trait Begin: Watch {
     fn begin(self: Arc<Self>, head: Response<()>) -> Result<Box<dyn BegunSink>, Error>;
 }
 
-/// Where an early response's chunks go. Dropped without [`finish`](Self::finish), it cuts the response off.
+/// Where an early response's chunks go. One whose handler ends without [`finish`](Self::finish) is cut off by who called the handler.
 pub(crate) trait BegunSink: Sink + Send {
     /// Ends the body.
     fn finish(self: Box<Self>) -> Result<(), Error>;

@@ -93,7 +93,9 @@ impl std::error::Error for Error {}
 /// An exception as Python prints it, with its causes.
 pub(crate) fn traceback(py: Python<'_>, error: &PyErr) -> String {
     let format = || -> PyResult<String> {
-        let lines = py.import("traceback")?.call_method1("format_exception", (error.value(py),))?;
+        // The value on its own has its traceback only from Python 3.12 on.
+        let value = error.clone_ref(py).into_value(py);
+        let lines = py.import("traceback")?.call_method1("format_exception", (value,))?;
         lines.try_iter()?.map(|line| line?.extract::<String>()).collect()
     };
     // Only an exception whose own `__str__` raises gets here.

@@ -46,7 +46,7 @@ impl Import {
         self
     }
 
-    /// Makes `dir` the process's working directory before the import, as many applications expect it. Relative paths given to other settings are seen from there.
+    /// Makes `dir` the process's working directory before the import, as many applications expect it. Relative directories given to [`path`](Self::path) are seen from there; that of [`venv`](Self::venv) from where the program was before.
     pub fn chdir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.chdir = Some(dir.into());
         self

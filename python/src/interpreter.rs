@@ -42,7 +42,7 @@ pub(crate) fn start(venv: Option<&Path>) -> Result<(), Error> {
                     format!("the interpreter runs already {running}: too late for {}", wanted.display());
                 Err(Error::new(Kind::Interpreter, message))
             }
-            // Somebody else has started it, with an environment or without.
+            (Some(wanted), None) => check_prefix(&absolute(wanted)?),
             _ => Ok(()),
         };
     }
@@ -62,6 +62,19 @@ fn absolute(venv: &Path) -> Result<PathBuf, Error> {
     std::fs::canonicalize(venv).map_err(|error| {
         Error::new(Kind::Interpreter, format!("no virtual environment at {}: {error}", venv.display()))
     })
+}
+
+/// Whether the interpreter, which somebody else has started, runs with the virtual environment.
+fn check_prefix(wanted: &Path) -> Result<(), Error> {
+    let prefix = Python::attach(|py| py.import("sys")?.getattr("prefix")?.extract::<PathBuf>());
+    match prefix {
+        Ok(prefix) if std::fs::canonicalize(&prefix).is_ok_and(|prefix| prefix == wanted) => Ok(()),
+        _ => {
+            let message =
+                format!("the interpreter was started by somebody else, without {}", wanted.display());
+            Err(Error::new(Kind::Interpreter, message))
+        }
+    }
 }
 
 /// The executable of a virtual environment that fits.
@@ -136,9 +149,22 @@ unsafe fn initialize(executable: &Path) -> Result<(), Error> {
     }
     // SAFETY: the thread that initialized it is attached; from here on whoever needs it attaches.
     unsafe { ffi::PyEval_SaveThread() };
-    // It notes the thread that imports it first as the main one.
-    Python::attach(|py| py.import("threading").map(drop))
+    Python::attach(prepare)
         .map_err(|error| Error::new(Kind::Interpreter, format!("no standard library at {BASE}: {error}")))
+}
+
+/// Imports early what would do something unwanted if an application imported it first.
+fn prepare(py: Python<'_>) -> PyResult<()> {
+    // It notes the thread that imports it first as the main one.
+    py.import("threading")?;
+    // It takes SIGINT over wherever nobody has: a host without a handler could not be interrupted any more.
+    let signal = py.import("signal")?;
+    let interrupt = signal.getattr("SIGINT")?;
+    let taken = signal.getattr("default_int_handler")?;
+    if signal.call_method1("getsignal", (&interrupt,))?.is(&taken) {
+        signal.call_method1("signal", (interrupt, signal.getattr("SIG_DFL")?))?;
+    }
+    Ok(())
 }
 
 /// Runs what a Python program leaves for its end: waits for its threads that are no daemons, calls what it registered with `atexit`, writes out what its streams hold.

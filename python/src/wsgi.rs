@@ -14,7 +14,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::{Method, Request, Response};
-use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use tower_wsgi::{BoxError, Environ, Input, Output, SyncHandler};
 
@@ -54,7 +53,7 @@ use crate::interpreter::attached;
 /// | `wsgi.input_terminated` | `True`: it may be read to its end without a `CONTENT_LENGTH` |
 /// | `wsgi.errors` | a text stream into the log, at the level `ERROR`, under the target `wsgi.errors` |
 /// | `wsgi.file_wrapper` | for `return environ["wsgi.file_wrapper"](file)` |
-/// | `asgi.scope` | the request as [`Scope`](tower_wsgi::Scope) has it, as a read-only mapping with the keys of an ASGI HTTP scope |
+/// | `asgi.scope` | the request as [`Scope`](tower_wsgi::Scope) has it, as a read-only mapping with the keys of an ASGI HTTP scope but `headers` |
 /// | `tower_wsgi.client_disconnected` | a function that tells whether the response is wanted no more |
 ///
 /// # Errors
@@ -112,8 +111,10 @@ impl PyWsgi {
         let response = result.and_then(|result| body::respond(&result, start.get(), hold, is_head));
         response.map_err(|error| {
             // An application that passes on what its input failed with is not the one that failed.
-            let failure = input.get().take_failure().filter(|_| error.is_instance_of::<PyOSError>(py));
-            failure.map_or_else(|| raised(error), BoxError::from)
+            match input.get().take_failure(py, &error) {
+                Some(failure) => failure.into(),
+                None => raised(error),
+            }
         })
     }
 }

@@ -69,10 +69,7 @@ impl Core {
             // Who searches, or watches, will see the job, and if there is more it will wake the next.
             return;
         }
-        if let Some(next) = state.next(self.workers) {
-            if state.entering == Some(next.group_id()) {
-                return;
-            }
+        if state.runnable(self.workers) {
             if !state.sleepers.is_empty() {
                 return self.wake(state);
             }
@@ -140,8 +137,7 @@ impl Core {
         state.searching -= 1;
         let mut relief = None;
         loop {
-            let next =
-                state.next(self.workers).filter(|next| state.entering != Some(next.group_id())).cloned();
+            let next = state.next(self.workers, state.entering).cloned();
             let mut is_slow = false;
             if let Some(next) = next {
                 let way;
@@ -216,7 +212,11 @@ impl Core {
         let mut began = Instant::now();
         let mut done = 0;
         let mut wakers = Vec::new();
-        while state.next(self.workers).is_some_and(|next| next.group_id() == group) {
+        loop {
+            let except = state.entering.filter(|entering| *entering != group);
+            if state.next(self.workers, except).is_none_or(|next| next.group_id() != group) {
+                break;
+            }
             if let Some(relief) = relief
                 && state.is_quick()
                 && state.active > 0
@@ -225,7 +225,7 @@ impl Core {
             {
                 return Way::Relieved;
             }
-            let Some(job) = state.pop(self.workers) else { break };
+            let Some(job) = state.pop(self.workers, except) else { break };
             state.active += 1;
             if state.runnable(self.workers) && !state.can_wait() {
                 self.attend(state);
@@ -279,8 +279,7 @@ impl Core {
             }
             state = lock(&self.state);
             state.searching -= 1;
-            let next = state.next(self.workers);
-            if next.is_some_and(|next| state.entering != Some(next.group_id())) || state.shutdown {
+            if state.runnable(self.workers) || state.shutdown {
                 return Some((None, state));
             }
         }
@@ -331,9 +330,7 @@ impl Core {
                 state.searching -= 1;
                 return (Some(None), state);
             }
-            let next = state.next(self.workers);
-            let is_open = next.is_some_and(|next| state.entering != Some(next.group_id()));
-            if is_open && state.is_stale(arrived) {
+            if state.runnable(self.workers) && state.is_stale(arrived) {
                 state.watching = false;
                 state.rouse(sleeper);
                 let relief = Relief { arrived: state.arrived(), done: state.done };

@@ -103,43 +103,49 @@ impl State {
 
     /// Whether a thread that comes now would find something to do.
     pub(super) fn runnable(&self, workers: usize) -> bool {
-        self.turn(workers).is_some()
+        self.next(workers, self.entering).is_some()
     }
 
-    fn turn(&self, workers: usize) -> Option<Lane> {
-        if !self.discards.is_empty() {
-            return Some(Lane::Discards);
+    /// The job whose turn it is, of any handler but `except`, and where it stands.
+    fn turn(&self, workers: usize, except: Option<usize>) -> Option<(Lane, usize)> {
+        let place = |lane: &VecDeque<Arc<dyn Job>>| match except {
+            None => (!lane.is_empty()).then_some(0),
+            Some(group) => lane.iter().position(|job| job.group_id() != group),
+        };
+        if let Some(place) = place(&self.discards) {
+            return Some((Lane::Discards, place));
         }
         if self.active >= workers {
             return None;
         }
-        let fresh_allowed = self.free(workers) > 0 && !self.fresh.is_empty();
-        if !self.resumed.is_empty() && (self.resumed_next || !fresh_allowed) {
-            return Some(Lane::Resumed);
-        }
-        fresh_allowed.then_some(Lane::Fresh)
+        let fresh = if self.free(workers) > 0 { place(&self.fresh) } else { None };
+        let resumed = if self.resumed_next || fresh.is_none() { place(&self.resumed) } else { None };
+        let resumed = resumed.map(|place| (Lane::Resumed, place));
+        resumed.or(fresh.map(|place| (Lane::Fresh, place)))
     }
 
-    /// The job that [`pop`](Self::pop) would take.
-    pub(super) fn next(&self, workers: usize) -> Option<&Arc<dyn Job>> {
-        match self.turn(workers)? {
-            Lane::Discards => self.discards.front(),
-            Lane::Fresh => self.fresh.front(),
-            Lane::Resumed => self.resumed.front(),
+    /// The job that [`pop`](Self::pop) would take. Those of `except` are left to a thread that is on its way into their handler.
+    pub(super) fn next(&self, workers: usize, except: Option<usize>) -> Option<&Arc<dyn Job>> {
+        let (lane, place) = self.turn(workers, except)?;
+        match lane {
+            Lane::Discards => self.discards.get(place),
+            Lane::Fresh => self.fresh.get(place),
+            Lane::Resumed => self.resumed.get(place),
         }
     }
 
-    pub(super) fn pop(&mut self, workers: usize) -> Option<Arc<dyn Job>> {
-        match self.turn(workers)? {
-            Lane::Discards => self.discards.pop_front(),
+    pub(super) fn pop(&mut self, workers: usize, except: Option<usize>) -> Option<Arc<dyn Job>> {
+        let (lane, place) = self.turn(workers, except)?;
+        match lane {
+            Lane::Discards => self.discards.remove(place),
             Lane::Fresh => {
                 self.resumed_next = true;
                 self.taken += 1;
-                self.fresh.pop_front()
+                self.fresh.remove(place)
             }
             Lane::Resumed => {
                 self.resumed_next = false;
-                self.resumed.pop_front()
+                self.resumed.remove(place)
             }
         }
     }
@@ -184,7 +190,8 @@ impl State {
 
     /// Whether jobs are done before another thread is awake.
     pub(super) fn is_quick(&self) -> bool {
-        self.pace < SHORT
+        // Time does not pass in a model.
+        cfg!(not(tower_wsgi_loom)) && self.pace < SHORT
     }
 
     /// Whether another thread would be in the way of those that work.

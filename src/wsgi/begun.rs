@@ -32,6 +32,10 @@ impl EarlyState {
         self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    fn is_sent(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::HEAD_SENT
+    }
+
     /// The handler is over. True if a head is out.
     pub(super) fn end(&self) -> bool {
         self.0.swap(Self::ENDED, Ordering::AcqRel) == Self::HEAD_SENT
@@ -43,7 +47,6 @@ struct EarlySink<H: SyncHandler> {
     sink: CallSink<H>,
     /// Whether what is sent is thrown away: for HEAD, 204 and 304.
     is_bodiless: bool,
-    finished: bool,
 }
 
 impl<H: SyncHandler> Begin for Call<H> {
@@ -55,16 +58,19 @@ impl<H: SyncHandler> Begin for Call<H> {
         }
         let is_bodiless = is_bodiless(&self.method, head.status());
         let sink = CallSink { call: self, head: Some(head), meter };
-        Ok(Box::new(EarlySink { sink, is_bodiless, finished: false }))
+        Ok(Box::new(EarlySink { sink, is_bodiless }))
     }
 }
 
 impl<H: SyncHandler> Sink for EarlySink<H> {
     fn send(&mut self, chunk: Bytes) -> io::Result<()> {
         let early = &self.sink.call.early;
-        let in_time = self.sink.head.is_none() || early.advance(EarlyState::BEGUN, EarlyState::HEAD_SENT);
-        if self.is_bodiless || !in_time {
-            return if in_time { self.check() } else { Err(broken_pipe()) };
+        if !early.advance(EarlyState::BEGUN, EarlyState::HEAD_SENT) && !early.is_sent() {
+            // The handler is over.
+            return Err(broken_pipe());
+        }
+        if self.is_bodiless {
+            return self.check();
         }
         self.sink.send(chunk)
     }
@@ -76,7 +82,6 @@ impl<H: SyncHandler> Sink for EarlySink<H> {
 
 impl<H: SyncHandler> BegunSink for EarlySink<H> {
     fn finish(mut self: Box<Self>) -> Result<(), Error> {
-        self.finished = true;
         let CallSink { call, head, meter } = &mut self.sink;
         match head.take() {
             // Nothing went out yet: it is a response as any other.
@@ -89,15 +94,6 @@ impl<H: SyncHandler> BegunSink for EarlySink<H> {
                 finish(call, meter.finish());
                 Ok(())
             }
-        }
-    }
-}
-
-impl<H: SyncHandler> Drop for EarlySink<H> {
-    fn drop(&mut self) {
-        if !self.finished && self.sink.head.is_none() {
-            let message = "the response was not finished";
-            self.sink.call.exchange.finish(Err(Error::new(Kind::Response, message)));
         }
     }
 }

@@ -377,7 +377,6 @@ async fn a10_handlers_that_block_after_many_short_ones_have_all_workers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "requests of a handler that nobody gets into stand before those of others in the queue"]
 async fn a10_a_way_in_that_is_closed_holds_up_no_other_handler() {
     let pool = WorkerPool::new(4);
     let gate = Gate::new();

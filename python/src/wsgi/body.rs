@@ -29,7 +29,7 @@ pub(super) fn respond(
         return match start.take(py).ok_or_else(no_head)? {
             Started::Head(head, written) if written.is_empty() => Ok(head.map(|()| bytes.into())),
             Started::Head(head, written) => Ok(head.map(|()| [written, bytes].concat().into())),
-            Started::Begun(response) => follow(py, response, [Ok(bytes)]),
+            Started::Begun(response) => follow(py, response, Some(bytes), None),
         };
     }
     let mut chunks = Chunks::new(result, hold)?;
@@ -39,7 +39,7 @@ pub(super) fn respond(
         match chunks.step(py)? {
             Some(chunk) if chunk.is_empty() => {}
             other => {
-                first = other.map(Ok);
+                first = other;
                 break;
             }
         }
@@ -47,23 +47,30 @@ pub(super) fn respond(
     match start.take(py).ok_or_else(no_head)? {
         Started::Head(head, written) => {
             let written = (!written.is_empty()).then_some(Ok(written));
-            Ok(head.map(|()| Output::try_iter(written.into_iter().chain(first).chain(chunks))))
+            Ok(head.map(|()| Output::try_iter(written.into_iter().chain(first.map(Ok)).chain(chunks))))
         }
-        Started::Begun(response) => follow(py, response, first.into_iter().chain(chunks)),
+        Started::Begun(response) => follow(py, response, first, Some(chunks)),
     }
 }
 
-/// Sends a body behind what was given to `write`.
+/// Sends a body behind what was given to `write`: what is here of it, then the rest.
 fn follow(
     py: Python<'_>,
     mut response: EarlyResponse,
-    chunks: impl IntoIterator<Item = Result<Bytes, BoxError>>,
+    here: Option<Bytes>,
+    mut rest: Option<Chunks>,
 ) -> PyResult<Response<Output>> {
-    for chunk in chunks {
-        let chunk = chunk.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-        py.detach(|| response.send(chunk))?;
+    let mut next = here;
+    loop {
+        match (next.take(), &mut rest) {
+            (Some(chunk), _) => py.detach(|| response.send(chunk))?,
+            (None, Some(chunks)) => match chunks.step(py)? {
+                Some(chunk) => next = Some(chunk),
+                None => rest = None,
+            },
+            (None, None) => return Ok(response.finish()),
+        }
     }
-    Ok(response.finish())
 }
 
 /// A body that is all here: that of a plain list or tuple, which has no `close` either.

@@ -14,9 +14,7 @@ pub(crate) struct Exception {
 
 impl Exception {
     pub(crate) fn new(py: Python<'_>, error: &PyErr) -> Self {
-        // Before Python 3.12 a raised exception does not know where it comes from until it is caught; this tells it.
-        let error = PyErr::from_value(error.clone_ref(py).into_value(py).into_bound(py).into_any());
-        Self { traceback: traceback(py, &error).trim_end().to_owned() }
+        Self { traceback: traceback(py, error).trim_end().to_owned() }
     }
 }
 

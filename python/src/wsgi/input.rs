@@ -21,8 +21,9 @@ struct State {
     input: Option<Input>,
     /// What was read by a read that failed: a later one gets it, if the failure was only a timeout.
     held: Bytes,
-    /// What the last read failed with, for the response that the failure makes.
-    failure: Option<io::Error>,
+    /// What the last read failed with, for the response that the failure makes, and the address of the exception that Python got for it. A reference would close a cycle that Python's
+    /// collector cannot see.
+    failure: Option<(io::Error, usize)>,
 }
 
 /// Where a read ends before its size.
@@ -46,9 +47,11 @@ impl WsgiInput {
         drop(released);
     }
 
-    /// Takes out what a read failed with; nothing, if another thread of the application is still reading.
-    pub(super) fn take_failure(&self) -> Option<io::Error> {
-        self.state.try_lock().ok()?.failure.take()
+    /// What a read failed with, if `error` is that failure, passed on by the application.
+    pub(super) fn take_failure(&self, py: Python<'_>, error: &PyErr) -> Option<io::Error> {
+        let address = error.value(py).as_ptr().addr();
+        let mut state = self.state.try_lock().ok()?;
+        state.failure.take_if(|(_, raised)| *raised == address).map(|(failure, _)| failure)
     }
 
     /// Reads at most `size` bytes, detached if that could mean to wait: for the client, or for another thread's read.
@@ -60,7 +63,14 @@ impl WsgiInput {
                 py.detach(|| self.state.lock().unwrap_or_else(PoisonError::into_inner).gather(size, until))
             }
         };
-        gathered.map_err(PyErr::from)
+        gathered.map_err(|failure| {
+            let error = PyErr::from(io::Error::new(failure.kind(), failure.to_string()));
+            let address = error.value(py).as_ptr().addr();
+            if let Ok(mut state) = self.state.try_lock() {
+                state.failure = Some((failure, address));
+            }
+            error
+        })
     }
 }
 
@@ -82,10 +92,7 @@ impl State {
                     Ok(here) => here,
                     Err(error) => {
                         self.held = data.into();
-                        // The original is kept: Python gets an exception made of it.
-                        let copy = io::Error::new(error.kind(), error.to_string());
-                        self.failure = Some(error);
-                        return Err(copy);
+                        return Err(error);
                     }
                 },
             };

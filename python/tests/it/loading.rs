@@ -154,7 +154,6 @@ fn loading_says_what_is_wrong() {
 }
 
 #[test]
-#[ignore = "before Python 3.12 the traceback of what was raised has no lines of where"]
 fn loading_tracebacks_say_where() {
     in_process("loading::loading_tracebacks_say_where", |_| {
         for (target, place) in [("broken_raise:app", "in set_up"), ("shop:fails()", "in fails")] {

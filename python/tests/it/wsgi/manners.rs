@@ -250,7 +250,6 @@ fn a9_python_objects_are_dropped_on_workers_or_by_python() {
 }
 
 #[test]
-#[ignore = "the import of Python's `signal` takes SIGINT where it has its default action"]
 fn interpreter_leaves_signals_to_the_host() {
     const NAME: &str = "wsgi::manners::interpreter_leaves_signals_to_the_host";
     if !is_alone(NAME) {
@@ -545,7 +544,6 @@ fn a3_large_chunks_are_freed_as_they_are_sent() {
 }
 
 #[test]
-#[ignore = "requests of a handler that nobody gets into stand before those of others in the queue"]
 fn a10_a_rust_handler_on_the_same_pool_is_not_held_up_by_the_interpreter() {
     const NAME: &str = "wsgi::manners::a10_a_rust_handler_on_the_same_pool_is_not_held_up_by_the_interpreter";
     // It holds the interpreter.
