@@ -172,7 +172,14 @@ impl Core {
             state.entering = Some(id);
         }
         let before = state.done;
-        drop(state);
+        // Whoever queued a job while this thread searched has left it to this thread, and the way in may take long.
+        if state.next(self.workers, state.entering).is_some_and(|next| next.group_id() != id)
+            && !state.can_wait()
+        {
+            self.attend(state);
+        } else {
+            drop(state);
+        }
         let began = Instant::now();
         let mut way = Way::Closed;
         let mut inside = || {
