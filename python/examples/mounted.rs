@@ -1,7 +1,7 @@
 //! A Python application below a prefix of an axum app: what is under `/site` is Python's, and everything else is Rust's.
 //!
 //! ```text
-//! cargo run --example mounted -- --venv .venv --chdir shop shop.wsgi:application
+//! cargo run -p tower-wsgi-python --example mounted -- --venv .venv --chdir shop shop.wsgi:application
 //! curl http://127.0.0.1:3000/rust http://127.0.0.1:3000/site/
 //! ```
 //!

@@ -1,6 +1,6 @@
 //! The embedded interpreter: its start with a virtual environment, the threads' states, and its end.
 //!
-//! The only module with unsafe code: PyO3 has no safe way to configure an interpreter, nor to keep a thread's state while the thread is detached.
+//! Nearly all of the crate's unsafe code is here: PyO3 has no safe way to configure an interpreter, nor to keep a thread's state while the thread is detached.
 
 #![expect(
     unsafe_code,

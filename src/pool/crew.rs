@@ -172,10 +172,8 @@ impl Core {
             state.entering = Some(id);
         }
         let before = state.done;
-        // Whoever queued a job while this thread searched has left it to this thread, and the way in may take long.
-        if state.next(self.workers, state.entering).is_some_and(|next| next.group_id() != id)
-            && !state.can_wait()
-        {
+        if state.runnable(self.workers) {
+            // What it was woken for may be another handler's, which must not wait for this one's way in.
             self.attend(state);
         } else {
             drop(state);
@@ -246,12 +244,13 @@ impl Core {
             state.note(now - began);
             began = now;
             done += 1;
-            state.active -= 1;
-            state.grant_returning(self.workers);
             state.wakes.append(&mut wakers);
             if !state.may_put_off() {
+                // Still at work: others look at that meanwhile.
                 state = self.wake_tasks(state);
             }
+            state.active -= 1;
+            state.grant_returning(self.workers);
         }
         Way::Entered
     }

@@ -44,6 +44,6 @@ async fn serve(api: PyAsgi) -> Result<(), BoxError> {
 async fn interrupted() {
     // Where signals cannot be had, the server only ends with its process.
     if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

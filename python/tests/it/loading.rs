@@ -6,7 +6,8 @@ use std::path::Path;
 
 use tower_wsgi_python::{Error, Import, Interface, PyApp, PyWsgi};
 
-use crate::wsgi::support::{alone, is_alone, log, watched};
+use crate::log;
+use crate::wsgi::support::{alone, is_alone, watched};
 
 /// A directory with modules to import.
 fn modules() -> tempfile::TempDir {

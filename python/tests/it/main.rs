@@ -3,6 +3,10 @@
 mod asgi;
 mod cli;
 mod compat;
+mod cookbook;
+mod leftovers;
 mod loading;
+mod log;
+mod memory;
 mod support;
 mod wsgi;

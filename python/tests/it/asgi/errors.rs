@@ -6,9 +6,9 @@ use http_body_util::BodyExt;
 use tower_wsgi::Body;
 
 use super::support::*;
-use crate::support::log;
+use crate::log;
 
-/// The level at which something was logged that ends with `words`, as soon as it is.
+/// The level of the event whose last line is `words`, once it is in the log.
 async fn level_of(words: &str) -> String {
     loop {
         let text = log::text();

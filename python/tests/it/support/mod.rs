@@ -1,7 +1,6 @@
-//! What the tests share: a virtual environment with the frameworks, programs that serve, the log, and a client that sees what is on the wire.
+//! What the tests share: a virtual environment with the frameworks, programs that serve, and a client that sees what is on the wire.
 
 pub(crate) mod client;
-pub(crate) mod log;
 pub(crate) mod server;
 pub(crate) mod venv;
 

@@ -14,7 +14,8 @@ pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     process: Guard,
     log: Log,
-    reading: Option<JoinHandle<()>>,
+    said: Log,
+    reading: Vec<JoinHandle<()>>,
 }
 
 /// Kills the process when dropped: also where a test hangs, whose thread still has its [`Server`].
@@ -48,7 +49,7 @@ impl Drop for Guard {
     }
 }
 
-/// What a program has said on standard error so far.
+/// What a program has said so far, on standard error or on standard output.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -57,14 +58,17 @@ impl Log {
         String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
 
-    fn follow(&self, mut stream: impl Read + Send + 'static) -> JoinHandle<()> {
-        let Log(text) = self.clone();
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = stream.read(&mut buffer) {
-                text.lock().unwrap_or_else(PoisonError::into_inner).extend(&buffer[..length]);
-            }
-        })
+    /// Notes what comes until the end.
+    fn take(&self, mut stream: impl Read) {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(&buffer[..length]);
+        }
+    }
+
+    fn follow(&self, stream: impl Read + Send + 'static) -> JoinHandle<()> {
+        let log = self.clone();
+        thread::spawn(move || log.take(stream))
     }
 }
 
@@ -77,14 +81,15 @@ impl Server {
     pub(crate) fn start(command: &mut Command) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let log = Log::default();
+        let (log, said) = (Log::default(), Log::default());
         let reading = log.follow(child.stderr.take().expect("a pipe"));
         let stdout = child.stdout.take().expect("a pipe");
         let process = Guard { child: Arc::new(Mutex::new(child)), log: log.clone() };
-        let mut server = Server { addr: SocketAddr::from(([0; 4], 0)), process, log, reading: Some(reading) };
+        let addr = SocketAddr::from(([0; 4], 0));
+        let mut server = Server { addr, process, log, said: said.clone(), reading: vec![reading] };
 
         let (sender, line) = mpsc::channel();
-        thread::spawn(move || {
+        server.reading.push(thread::spawn(move || {
             let mut stdout = BufReader::new(stdout);
             let mut lines = String::new();
             // An application may say things while it starts.
@@ -95,9 +100,8 @@ impl Server {
                 }
             }
             let _ = sender.send(Err(lines));
-            // What it says later goes nowhere, but must have somewhere to go.
-            let _ = std::io::copy(&mut stdout, &mut std::io::sink());
-        });
+            said.take(stdout);
+        }));
         server.addr = match line.recv_timeout(PATIENCE) {
             Ok(Ok(addr)) => addr.parse().expect("an address"),
             other => {
@@ -117,9 +121,23 @@ impl Server {
         &self.log
     }
 
+    /// What it has said on standard output since it listens.
+    pub(crate) fn said(&self) -> &Log {
+        &self.said
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.child().id()
+    }
+
     /// Tells it to stop, as an operator would, and waits until it has.
     pub(crate) fn stop(&mut self) -> ExitStatus {
-        let told = Command::new("kill").arg("-TERM").arg(self.process.child().id().to_string()).status();
+        self.stop_by("TERM")
+    }
+
+    /// The same with another signal.
+    pub(crate) fn stop_by(&mut self, signal: &str) -> ExitStatus {
+        let told = Command::new("kill").args(["-s", signal]).arg(self.pid().to_string()).status();
         assert!(told.expect("the program `kill`").success());
         let start = std::time::Instant::now();
         loop {
@@ -137,7 +155,7 @@ impl Server {
     }
 
     fn finish_log(&mut self) {
-        if let Some(reading) = self.reading.take() {
+        for reading in self.reading.drain(..) {
             let _ = reading.join();
         }
     }

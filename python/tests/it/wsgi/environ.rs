@@ -5,7 +5,7 @@ use http_body_util::Full;
 use tower::{Layer, ServiceBuilder};
 use tower_wsgi::{Environ, Scope, WorkerPool, WsgiLayer};
 
-use super::support::{Module, VERSIONS, log, logged, run, serve, site};
+use super::support::{Module, VERSIONS, logged, run, serve, site};
 
 /// An application that answers with what an expression makes of its environ.
 const EVALUATE: &str = r"
@@ -273,7 +273,7 @@ fn c1_wsgi_errors_goes_to_the_log_line_by_line() {
             ["errors_one", "errors_two ä", "errors_three", "errors_four", "errors_five", "errors_six 6"];
         for said in said.into_iter().chain(["ValueError: errors_seven", "errors_eight"]) {
             logged(said).await;
-            let log = log::text();
+            let log = crate::log::text();
             let line = log.lines().find(|line| line.contains(said)).unwrap();
             assert!(
                 line.contains("ERROR") && line.contains("wsgi.errors: ") && line.ends_with(said),

@@ -255,7 +255,7 @@ fn a2_an_uncaught_read_error_is_the_clients_fault_and_not_in_the_log() {
         site.becomes("calls").await;
         site.idle().await;
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
-        assert!(!super::support::log::text().contains("vanished_in_mid_upload"));
+        assert!(!crate::log::text().contains("vanished_in_mid_upload"));
     });
 }
 

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use http::{StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 
-use super::support::{VERSIONS, blocking, log, logged, read, run, site, site_with, soon};
+use super::support::{VERSIONS, blocking, logged, read, run, site, site_with, soon};
 
 #[test]
 fn a5_an_iterator_that_fails_before_its_first_byte_is_a_500_with_a_traceback_in_the_log() {
@@ -35,7 +35,8 @@ fn a5_an_iterator_that_fails_before_its_first_byte_is_a_500_with_a_traceback_in_
         }
         logged("ValueError: fails before its first byte").await;
         assert!(
-            log::text().contains("Traceback (most recent call last)") && log::text().contains("in __next__")
+            crate::log::text().contains("Traceback (most recent call last)")
+                && crate::log::text().contains("in __next__")
         );
     });
 }

@@ -27,7 +27,7 @@ use tower::{Layer, Service};
 use tower_wsgi::{BoxError, WorkerPool, WsgiLayer};
 use tower_wsgi_python::{Import, PyApp, PyWsgi};
 
-pub(crate) use crate::support::log;
+use crate::log;
 
 /// How long anything may take before the test fails. Never waited for in a test that passes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
