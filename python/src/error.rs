@@ -25,7 +25,7 @@ struct Inner {
     traceback: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Interpreter,
     Import,
@@ -78,13 +78,10 @@ impl fmt::Display for Error {
     }
 }
 
+/// As `Display`: this is what a `main` that returns the error prints, and a traceback in one line is none.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
-            .field("kind", &self.inner.kind)
-            .field("message", &self.inner.message)
-            .field("traceback", &self.inner.traceback)
-            .finish()
+        fmt::Display::fmt(self, f)
     }
 }
 
