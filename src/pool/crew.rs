@@ -65,8 +65,8 @@ impl Core {
     /// started without the lock.
     pub(super) fn attend(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         self.pending.store(state.pending(), Ordering::Relaxed);
-        if state.searching > 0 || state.is_deferred() {
-            // Who searches, or watches, will see the job, and if there is more it will wake the next.
+        if state.searching > 0 {
+            // It will see the job, and if there is more it will wake the next.
             return;
         }
         if state.runnable(self.workers) {
@@ -137,12 +137,13 @@ impl Core {
         state.searching -= 1;
         let mut relief = None;
         loop {
-            let next = state.next(self.workers, state.entering).cloned();
-            let mut is_slow = false;
+            let next = state.next(self.workers, None).cloned();
+            let mut slow = None;
             if let Some(next) = next {
+                let id = next.group_id();
                 let way;
                 (way, state) = self.enter(next, relief.take(), state);
-                is_slow = way == Way::Slow;
+                slow = (way == Way::Slow).then_some(id);
                 if matches!(way, Way::Closed | Way::Entered) {
                     continue;
                 }
@@ -150,7 +151,7 @@ impl Core {
             if state.shutdown && !state.runnable(self.workers) {
                 break;
             }
-            let Some(roused) = self.idle(state, is_slow) else { return };
+            let Some(roused) = self.idle(state, slow) else { return };
             (relief, state) = roused;
         }
         state.threads -= 1;
@@ -166,11 +167,7 @@ impl Core {
         let (group, id) = (next.group(), next.group_id());
         // Not held in there: a job that is kept is not over.
         drop(next);
-        // There is one note. Where two handlers share a pool, the second does without.
-        let noted = state.entering.is_none();
-        if noted {
-            state.entering = Some(id);
-        }
+        state.entering.push(id);
         let before = state.done;
         if state.runnable(self.workers) {
             // What it was woken for may be another handler's, which must not wait for this one's way in.
@@ -185,10 +182,9 @@ impl Core {
                 return;
             }
             let mut state = lock(&self.state);
-            if noted {
-                state.entering = None;
-            }
-            let is_slow = TIMED && began.elapsed() >= SLOW && state.done != before && state.active > 0;
+            state.entered(id);
+            let is_worked = state.active > 0 && state.done != before && state.last == Some(id);
+            let is_slow = TIMED && is_worked && began.elapsed() >= SLOW;
             way = if is_slow { Way::Slow } else { self.run_group(id, relief.as_ref(), state) };
         };
         if catch_unwind(AssertUnwindSafe(|| group.enter(&mut inside))).is_err() {
@@ -198,9 +194,7 @@ impl Core {
         drop(group);
         let mut state = lock(&self.state);
         if way == Way::Closed {
-            if noted {
-                state.entering = None;
-            }
+            state.entered(id);
             self.run_group(id, None, state);
             state = lock(&self.state);
         }
@@ -218,8 +212,7 @@ impl Core {
         let mut done = 0;
         let mut wakers = Vec::new();
         loop {
-            let except = state.entering.filter(|entering| *entering != group);
-            if state.next(self.workers, except).is_none_or(|next| next.group_id() != group) {
+            if state.next(self.workers, Some(group)).is_none_or(|next| next.group_id() != group) {
                 break;
             }
             if let Some(relief) = relief
@@ -230,7 +223,7 @@ impl Core {
             {
                 return Way::Relieved;
             }
-            let Some(job) = state.pop(self.workers, except) else { break };
+            let Some(job) = state.pop(self.workers, Some(group)) else { break };
             state.active += 1;
             if state.runnable(self.workers) && !state.can_wait() {
                 self.attend(state);
@@ -241,7 +234,7 @@ impl Core {
             gather(&mut wakers, || run(job));
             state = lock(&self.state);
             let now = Instant::now();
-            state.note(now - began);
+            state.note(group, now - began);
             began = now;
             done += 1;
             state.wakes.append(&mut wakers);
@@ -270,11 +263,11 @@ impl Core {
     fn idle<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
-        is_slow: bool,
+        slow: Option<usize>,
     ) -> Option<(Option<Relief>, MutexGuard<'a, State>)> {
         // Where another thread does what comes at once, two that look would only take turns.
         let is_alone = state.active == 0 || !state.is_quick();
-        if state.searching == 0 && is_alone && !is_slow {
+        if state.searching == 0 && is_alone && slow.is_none() {
             state.searching = 1;
             drop(state);
             for _ in 0..SEARCHES {
@@ -294,7 +287,7 @@ impl Core {
         state.sleepers.push(sleeper.clone());
         if TIMED && !state.watching && state.active > 0 {
             let roused;
-            (roused, state) = self.watch(state, &sleeper, &parker, is_slow);
+            (roused, state) = self.watch(state, &sleeper, &parker, slow);
             if let Some(relief) = roused {
                 return Some((relief, state));
             }
@@ -318,18 +311,18 @@ impl Core {
         mut state: MutexGuard<'a, State>,
         sleeper: &Arc<Sleeper>,
         parker: &Parker,
-        is_slow: bool,
+        slow: Option<usize>,
     ) -> (Option<Option<Relief>>, MutexGuard<'a, State>) {
         state.watching = true;
-        state.deferred = is_slow;
-        let mut pause = if is_slow { DEFERRAL } else { TICK };
+        state.deferred = slow;
+        let mut pause = if slow.is_some() { DEFERRAL } else { TICK };
         let mut quiet = 0;
         loop {
             let arrived = state.arrived();
             drop(state);
             sleeper.wait(parker, Some(Instant::now() + pause));
             state = self.wake_tasks(lock(&self.state));
-            state.deferred = false;
+            state.deferred = None;
             pause = TICK;
             if !state.is_asleep(sleeper) {
                 state.watching = false;

@@ -33,12 +33,12 @@ pub(super) struct State {
     pub(super) lending: usize,
     /// Threads that look for work, or were just woken to.
     pub(super) searching: usize,
-    /// The handler that a thread is on its way into, where that may take a while.
-    pub(super) entering: Option<usize>,
+    /// The handlers that threads are on their way into, one each, where that may take a while.
+    pub(super) entering: Vec<usize>,
     /// Whether a sleeper looks, again and again, for jobs that have waited for too long.
     pub(super) watching: bool,
-    /// Whether more threads would only be in the way, as far as the watcher knows.
-    pub(super) deferred: bool,
+    /// The handler in which more threads would only be in the way, as far as the watcher knows.
+    pub(super) deferred: Option<usize>,
     /// Tasks whose answers are there, and who were not woken yet.
     pub(super) wakes: Vec<Waker>,
     /// Idle threads, the most recently used last.
@@ -50,8 +50,9 @@ pub(super) struct State {
     pub(super) shutdown: bool,
     /// New requests taken up so far.
     taken: u64,
-    /// Jobs done so far.
+    /// Jobs done so far, and the handler of the last one.
     pub(super) done: u64,
+    pub(super) last: Option<usize>,
     /// How long a job takes, averaged over the last few.
     pace: Duration,
 }
@@ -75,9 +76,9 @@ impl State {
             active: 0,
             lending: 0,
             searching: 0,
-            entering: None,
+            entering: Vec::new(),
             watching: false,
-            deferred: false,
+            deferred: None,
             wakes: Vec::new(),
             sleepers: Vec::new(),
             returning: VecDeque::new(),
@@ -85,6 +86,7 @@ impl State {
             shutdown: false,
             taken: 0,
             done: 0,
+            last: None,
             // Not known yet.
             pace: SHORT,
         }
@@ -103,15 +105,17 @@ impl State {
 
     /// Whether a thread that comes now would find something to do.
     pub(super) fn runnable(&self, workers: usize) -> bool {
-        self.next(workers, self.entering).is_some()
+        self.next(workers, None).is_some()
     }
 
-    /// The job whose turn it is, of any handler but `except`, and where it stands.
-    fn turn(&self, workers: usize, except: Option<usize>) -> Option<(Lane, usize)> {
-        let place = |lane: &VecDeque<Arc<dyn Job>>| match except {
-            None => (!lane.is_empty()).then_some(0),
-            Some(group) => lane.iter().position(|job| job.group_id() != group),
+    /// The job whose turn it is, and where it stands. Those of a handler that a thread is on its way into are left to that thread, and those of one in which others would be
+    /// in the way to the ones in there, unless the one who asks is `inside` of it.
+    fn turn(&self, workers: usize, inside: Option<usize>) -> Option<(Lane, usize)> {
+        let deferred = self.deferred.filter(|_| self.active > 0);
+        let is_free = |group: usize| {
+            Some(group) == inside || !self.entering.contains(&group) && Some(group) != deferred
         };
+        let place = |lane: &VecDeque<Arc<dyn Job>>| lane.iter().position(|job| is_free(job.group_id()));
         if let Some(place) = place(&self.discards) {
             return Some((Lane::Discards, place));
         }
@@ -124,9 +128,9 @@ impl State {
         resumed.or(fresh.map(|place| (Lane::Fresh, place)))
     }
 
-    /// The job that [`pop`](Self::pop) would take. Those of `except` are left to a thread that is on its way into their handler.
-    pub(super) fn next(&self, workers: usize, except: Option<usize>) -> Option<&Arc<dyn Job>> {
-        let (lane, place) = self.turn(workers, except)?;
+    /// The job that [`pop`](Self::pop) would take.
+    pub(super) fn next(&self, workers: usize, inside: Option<usize>) -> Option<&Arc<dyn Job>> {
+        let (lane, place) = self.turn(workers, inside)?;
         match lane {
             Lane::Discards => self.discards.get(place),
             Lane::Fresh => self.fresh.get(place),
@@ -134,8 +138,8 @@ impl State {
         }
     }
 
-    pub(super) fn pop(&mut self, workers: usize, except: Option<usize>) -> Option<Arc<dyn Job>> {
-        let (lane, place) = self.turn(workers, except)?;
+    pub(super) fn pop(&mut self, workers: usize, inside: Option<usize>) -> Option<Arc<dyn Job>> {
+        let (lane, place) = self.turn(workers, inside)?;
         match lane {
             Lane::Discards => self.discards.remove(place),
             Lane::Fresh => {
@@ -148,6 +152,11 @@ impl State {
                 self.resumed.remove(place)
             }
         }
+    }
+
+    /// Notes that a thread has arrived in a handler, or turned back.
+    pub(super) fn entered(&mut self, group: usize) {
+        self.entering.retain(|entering| *entering != group);
     }
 
     /// Takes a job out of its lane before its turn.
@@ -171,16 +180,17 @@ impl State {
         !self.fresh.is_empty() && self.taken < arrived
     }
 
-    /// Notes how long a job took.
-    pub(super) fn note(&mut self, took: Duration) {
+    /// Notes how long a job of a handler took.
+    pub(super) fn note(&mut self, group: usize, took: Duration) {
         self.done += 1;
+        self.last = Some(group);
         // A job that was only interrupted by the operating system must not count for many.
         self.pace = self.pace - self.pace / 8 + took.min(SHORT * 4) / 8;
     }
 
     /// Whether a new request may wait for a thread that works already: the watcher sees to it that it does not wait for long.
     pub(super) fn can_wait(&self) -> bool {
-        self.watching && self.active > 0 && (self.deferred || self.is_quick())
+        self.watching && self.active > 0 && self.is_quick()
     }
 
     /// Whether wakes may be put off: the next job is at hand and short, and if it is not after all, the watcher wakes.
@@ -192,11 +202,6 @@ impl State {
     pub(super) fn is_quick(&self) -> bool {
         // Time does not pass in a model.
         cfg!(not(tower_wsgi_loom)) && self.pace < SHORT
-    }
-
-    /// Whether another thread would be in the way of those that work.
-    pub(super) fn is_deferred(&self) -> bool {
-        self.deferred && self.active > 0 && self.discards.is_empty()
     }
 
     /// Lets those go on who wait to, as far as there are places.

@@ -246,6 +246,21 @@ impl Server {
         read(self.send(version, request).await.expect("a response")).await
     }
 
+    /// Asks for a response that breaks off after its head: what came of its body. Over HTTP/2 the reset may overtake even the head.
+    pub(crate) async fn ask_broken(&self, version: Version, request: Request<Full<Bytes>>) -> Bytes {
+        match self.send(version, request).await {
+            Ok(response) => {
+                let answer = read(response).await;
+                assert_eq!(answer.status, StatusCode::OK);
+                answer.body.expect_err("a broken transfer")
+            }
+            Err(error) => {
+                assert_eq!(version, Version::HTTP_2, "{error}");
+                Bytes::new()
+            }
+        }
+    }
+
     /// GETs a path over HTTP/1.1.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.ask(Version::HTTP_11, self.request("GET", path, Full::default())).await
