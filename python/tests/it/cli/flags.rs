@@ -66,8 +66,7 @@ fn bind_takes_a_unix_socket_and_takes_it_away_at_the_end() {
     }
     // What a server that was killed has left is no obstacle.
     let server = Server::start_command(command(&["--bind", &bind, "app:wsgi"]));
-    server.signal(Signal::KILL);
-    drop(server);
+    server.kill();
     let server = Server::start_command(command(&["--bind", &bind, "app:wsgi"]));
     assert_eq!(request()["PATH_INFO"], "/x");
     drop(server);

@@ -114,6 +114,13 @@ impl Server {
         status.code().unwrap_or_else(|| panic!("ended by signal {:?}", status.signal()))
     }
 
+    /// Kills it, and waits until its sockets are gone with it.
+    pub(super) fn kill(self) {
+        self.signal(Signal::KILL);
+        let status = self.status.recv_timeout(WATCHDOG).expect("it does not end");
+        assert_eq!(status.signal(), Some(9), "{status}");
+    }
+
     pub(super) fn json(&self, target: &str) -> Value {
         json(&get(self.address(), target))
     }
