@@ -347,13 +347,13 @@ fn a7_content_length_is_kept() {
                 "{path}: {answer}"
             );
             for version in VERSIONS {
-                let answer =
-                    site.ask(version, site.request("GET", &format!("{path}?9"), Full::default())).await;
-                let is_whole = answer.body.is_ok();
-                assert!(
-                    answer.status == StatusCode::INTERNAL_SERVER_ERROR || !is_whole,
-                    "{path} {version:?}"
-                );
+                let request = site.request("GET", &format!("{path}?9"), Full::default());
+                if path == "/generator" {
+                    site.ask_broken(version, request).await;
+                } else {
+                    let status = site.ask(version, request).await.status;
+                    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{path} {version:?}");
+                }
             }
         }
         logged("Content-Length").await;
