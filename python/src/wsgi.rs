@@ -60,6 +60,10 @@ use crate::interpreter::attached;
 /// An exception before the first byte is an `Err` with Python's traceback: a 500, and the traceback in the log. Later it cuts the response off, so that the client sees it. What breaks PEP 3333 (no `start_response`, a chunk that is no
 /// `bytes`, a header with a line break) is such an exception. Where the client is gone, reads and `write` raise `OSError`.
 ///
+/// # Context
+/// Each request has a `contextvars` context of its own, a copy of the worker's: the call, every step of the iterable that it returned and its `close` run in it, on whichever thread. The body is closed when the response
+/// is over, whoever still holds the environ.
+///
 /// # Blocking
 /// The application runs on the calling thread, which is a worker's behind a `WsgiLayer`. One thread at a time runs Python in an interpreter with a global lock: `workers` is how many requests can wait for something at once, a database say.
 pub struct PyWsgi {

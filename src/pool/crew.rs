@@ -108,7 +108,9 @@ impl Core {
         let mut state = lock(&self.state);
         state.threads -= 1;
         state.searching -= 1;
-        if state.active > 0 || state.searching > 0 || !state.sleepers.is_empty() {
+        // One on its way into a handler will run jobs, too.
+        let is_manned = state.active > 0 || state.searching > 0 || !state.entering.is_empty();
+        if is_manned || !state.sleepers.is_empty() {
             tracing::warn!(%error, threads = state.threads, "no thread for another worker");
             // One may have gone to sleep since, for this thread would have taken the job.
             if state.runnable(self.workers) {
