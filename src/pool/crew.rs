@@ -197,6 +197,9 @@ impl Core {
             self.run_group(id, None, state);
             state = lock(&self.state);
         }
+        if way != Way::Slow {
+            state.leaving -= 1;
+        }
         (way, state)
     }
 
@@ -219,6 +222,7 @@ impl Core {
                 && !state.is_stale(relief.arrived)
                 && state.done > relief.done + done
             {
+                state.leaving += 1;
                 return Way::Relieved;
             }
             let Some(job) = state.pop(self.workers, Some(group)) else { break };
@@ -238,6 +242,7 @@ impl Core {
             state.active -= 1;
             state.grant_returning(self.workers);
         }
+        state.leaving += 1;
         Way::Entered
     }
 
@@ -267,7 +272,8 @@ impl Core {
         let parker = Parker::current();
         let sleeper = Sleeper::new(&parker);
         state.sleepers.push(sleeper.clone());
-        if TIMED && !state.watching && state.active > 0 {
+        let is_somebody_up = state.threads > state.sleepers.len();
+        if TIMED && !state.watching && is_somebody_up {
             let roused;
             (roused, state) = self.watch(state, &sleeper, &parker, slow);
             if let Some(relief) = roused {

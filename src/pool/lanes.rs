@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) searching: usize,
     /// The handlers that threads are on their way into, one each, where that may take a while.
     pub(super) entering: Vec<usize>,
+    /// Threads on their way out of a handler: they will look for work there as well.
+    pub(super) leaving: usize,
     /// Whether a sleeper looks, again and again, for jobs that have waited for too long.
     pub(super) watching: bool,
     /// The handler in which more threads would only be in the way, as far as the watcher knows.
@@ -72,6 +74,7 @@ impl State {
             lending: 0,
             searching: 0,
             entering: Vec::new(),
+            leaving: 0,
             watching: false,
             deferred: None,
             sleepers: Vec::new(),
@@ -184,7 +187,7 @@ impl State {
 
     /// Whether a new request may wait for a thread that works already: the watcher sees to it that it does not wait for long.
     pub(super) fn can_wait(&self) -> bool {
-        self.watching && self.active > 0 && self.is_quick()
+        self.watching && self.active + self.leaving > 0 && self.is_quick()
     }
 
     /// Whether jobs are done before another thread is awake.

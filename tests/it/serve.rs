@@ -347,6 +347,40 @@ async fn a10_what_waits_behind_a_long_job_is_taken_by_another_worker_soon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a10_a_slow_way_out_holds_up_nobody() {
+    let pool = WorkerPool::new(2);
+    let (gate, leaving) = (Gate::new(), Events::new());
+    let is_last = Arc::new(AtomicBool::new(false));
+    let (way, tell, last) = (gate.clone(), leaving.teller(), is_last.clone());
+    let service = WsgiLayer::adapter().pool(pool.clone()).layer(Handler {
+        call: move |path: &str| is_last.store(path == "/last", Ordering::SeqCst),
+        serve: move |calls: &mut dyn FnMut()| {
+            calls();
+            if last.swap(false, Ordering::SeqCst) {
+                tell(());
+                way.pass();
+            }
+        },
+    });
+    let mut asked = JoinSet::new();
+    // The pool learns that its jobs are short.
+    for _ in 0..300 {
+        ask(&mut asked, &service, "/");
+    }
+    all_done(asked).await;
+    let mut last = JoinSet::new();
+    ask(&mut last, &service, "/last");
+    all_done(last).await;
+    leaving.next().await;
+    for _ in 0..3 {
+        let mut behind = JoinSet::new();
+        ask(&mut behind, &service, "/");
+        all_done(behind).await;
+    }
+    gate.open();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a10_handlers_that_block_after_many_short_ones_have_all_workers() {
     const WORKERS: usize = 10;
     let met = Arc::new((Mutex::new(0), Condvar::new()));

@@ -243,6 +243,8 @@ async fn a10_always_ready() {
 
     gate.open();
     assert_eq!(soon(running).await.expect("no panic").expect("a response").status(), 200);
+    // The worker is free a moment after its response is there.
+    eventually("the pool is free", || pool.stats().busy == 0).await;
     let request = Request::get("/mount").body(Body::empty()).expect("a request");
     assert_eq!(soon(mount.call(request)).await.expect("a response").status(), 200);
     assert!(!inner.is_finished());

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use tower_wsgi::{Body, BoxError, Scope};
 
 use crate::access::{AccessLog, Record};
 use crate::bind::Peer;
+use crate::keeper::{Activity, Running};
 
 /// What all connections have in common.
 #[derive(Debug)]
@@ -29,26 +29,12 @@ pub(crate) struct Connection<S> {
     service: S,
     shared: Arc<Shared>,
     peer: Peer,
-    heard: Heard,
-}
-
-/// Whether a connection has brought a request.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Heard(Arc<AtomicBool>);
-
-impl Heard {
-    pub(crate) fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
+    activity: Arc<Activity>,
 }
 
 impl<S> Connection<S> {
-    pub(crate) fn new(service: S, shared: Arc<Shared>, peer: Peer) -> Self {
-        Self { service, shared, peer, heard: Heard::default() }
-    }
-
-    pub(crate) fn heard(&self) -> Heard {
-        self.heard.clone()
+    pub(crate) fn new(service: S, shared: Arc<Shared>, peer: Peer, activity: Arc<Activity>) -> Self {
+        Self { service, shared, peer, activity }
     }
 
     /// The request as ASGI describes it.
@@ -76,12 +62,15 @@ where
     type Future = Answer<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        self.heard.0.store(true, Ordering::Relaxed);
+        let running = self.activity.begin(request.version());
         let record = self.shared.log.as_ref().map(|log| log.record(self.peer.client, &request));
         let scope = self.scope(&request);
         request.extensions_mut().insert(scope);
         // Both services are always ready: they take what they need inside the response's future.
-        Answer { future: self.service.clone().call(request), record }
+        Answer {
+            future: self.service.clone().call(request),
+            account: Some(Account { record, _running: running }),
+        }
     }
 }
 
@@ -90,8 +79,15 @@ pin_project! {
     pub(crate) struct Answer<F> {
         #[pin]
         future: F,
-        record: Option<Record>,
+        account: Option<Account>,
     }
+}
+
+/// What ends with a request.
+#[derive(Debug)]
+struct Account {
+    record: Option<Record>,
+    _running: Running,
 }
 
 impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Answer<F> {
@@ -100,11 +96,11 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Answer<F
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Ok(response) = ready!(this.future.poll(cx));
-        let mut record = this.record.take();
-        if let Some(record) = &mut record {
+        let mut account = this.account.take();
+        if let Some(Account { record: Some(record), .. }) = &mut account {
             record.status(response.status());
         }
-        Poll::Ready(Ok(response.map(|body| Counted { body, record })))
+        Poll::Ready(Ok(response.map(|body| Counted { body, account })))
     }
 }
 
@@ -112,7 +108,7 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Answer<F
 #[derive(Debug)]
 pub(crate) struct Counted {
     body: Body,
-    record: Option<Record>,
+    account: Option<Account>,
 }
 
 impl http_body::Body for Counted {
@@ -124,7 +120,9 @@ impl http_body::Body for Counted {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let (Some(record), Poll::Ready(Some(Ok(frame)))) = (&mut self.record, &polled) {
+        if let (Some(Account { record: Some(record), .. }), Poll::Ready(Some(Ok(frame)))) =
+            (&mut self.account, &polled)
+        {
             record.count(frame.data_ref().map_or(0, Bytes::len));
         }
         polled

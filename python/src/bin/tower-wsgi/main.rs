@@ -8,6 +8,7 @@ mod args;
 mod bind;
 mod connection;
 mod failure;
+mod keeper;
 mod log;
 mod processes;
 mod serve;

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::process;
 use std::sync::Arc;
 use std::thread;
@@ -11,12 +11,11 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::conn::auto::{Builder, UpgradeableConnection};
 use socket2::Socket;
 use tokio::runtime::{self, Runtime};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tower_layer::Layer;
 use tower_service::Service;
 use tower_wsgi::{Body, WsgiLayer};
@@ -25,14 +24,11 @@ use tracing::{debug, error, info, warn};
 
 use crate::access::AccessLog;
 use crate::args::{self, Args};
-use crate::bind::{self, Listener};
+use crate::bind::{self, Listener, Stream};
 use crate::connection::{Connection, Shared};
 use crate::failure::{self, Failure};
+use crate::keeper::{Keeper, Stoppable, TICK};
 use crate::signals::Stop;
-
-/// How long a client may take to send a request's head, counted from the connection's start or the response before: a connection without a request costs a
-/// file descriptor for as long.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a reader of a request's body waits for the client's next bytes: a WSGI thread, that is.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -180,37 +176,32 @@ async fn serve<R: Ready, S: Host>(serving: Serving<R>, service: S) -> io::Result
     stop.serving();
     ready();
     let shared = Arc::new(shared);
-    let graceful = GracefulShutdown::new();
+    let mut keeper = Keeper::default();
+    let mut ticks = interval(TICK);
     let mut connections = JoinSet::new();
     let mut asked = pin!(stop.asked());
     loop {
         let accepted = tokio::select! {
             biased;
             () = &mut asked => break,
+            _ = ticks.tick() => {
+                keeper.tick();
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, peer)) => {
-                let connection = Connection::new(service.clone(), shared.clone(), peer);
-                let heard = connection.heard();
+                let activity = keeper.admit();
+                let connection = Connection::new(service.clone(), shared.clone(), peer, activity.clone());
                 let builder = builder();
-                let watcher = graceful.watcher();
                 connections.spawn(async move {
                     let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), connection);
-                    // hyper's own timeout starts once it knows the version of HTTP.
-                    let silent = async {
-                        sleep(HEAD_TIMEOUT).await;
-                        if heard.get() {
-                            std::future::pending::<()>().await;
-                        }
-                    };
-                    tokio::select! {
-                        biased;
-                        served = watcher.watch(served.into_owned()) => if let Err(error) = served {
-                            debug!(%error, "a connection failed");
-                        },
-                        () = silent => debug!("a connection without a request was closed"),
+                    match activity.keep(served.into_owned()).await {
+                        Some(Ok(())) => {}
+                        Some(Err(error)) => debug!(%error, "a connection failed"),
+                        None => debug!("a connection without a request was closed"),
                     }
                 });
             }
@@ -227,8 +218,9 @@ async fn serve<R: Ready, S: Host>(serving: Serving<R>, service: S) -> io::Result
     // Clients that come now are refused, and can go elsewhere.
     drop(listener);
     info!("stopping");
-    if timeout(limit, graceful.shutdown()).await.is_err() {
-        while connections.try_join_next().is_some() {}
+    keeper.stop();
+    let finished = timeout(limit, async { while connections.join_next().await.is_some() {} }).await;
+    if finished.is_err() {
         warn!("{} connections took too long to finish: they are cut", connections.len());
         connections.shutdown().await;
     }
@@ -243,9 +235,14 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
+impl<S: Host> Stoppable for UpgradeableConnection<'static, TokioIo<Stream>, Connection<S>, TokioExecutor> {
+    fn stop(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     builder
         .http2()
         .timer(TokioTimer::new())
