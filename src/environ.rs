@@ -83,6 +83,9 @@ impl Environ {
 
     /// The environ inside of a scope.
     fn inside(scope: Scope) -> Self {
+        if scope.environ.is_none() {
+            return Self { view: scope.view, extra: BTreeMap::new(), scope: None, watch: None };
+        }
         Self {
             view: scope.view.clone(),
             extra: scope.environ().map(|environ| environ.extra.clone()).unwrap_or_default(),
@@ -98,10 +101,21 @@ impl Environ {
 
     /// Notes that `prefix` was taken off the path; the scope stays as it was.
     pub(crate) fn mount(&mut self, prefix: &str) {
+        self.keep_scope();
+        self.view.mount(prefix);
+    }
+
+    /// Brings it up to date with the request as it is further inside; the scope stays as it was.
+    pub(crate) fn rewrite<B>(&mut self, request: &Request<B>) {
+        self.keep_scope();
+        self.view.rewrite(request);
+    }
+
+    /// Before this side's view becomes another than the async side's.
+    fn keep_scope(&mut self) {
         if self.scope.is_none() {
             self.scope = Some(Arc::new(self.scope()));
         }
-        self.view.mount(prefix);
     }
 
     /// The length of the mount, percent-encoded.
@@ -222,7 +236,7 @@ impl Environ {
         };
         let uri = with_path(request.uri(), rest);
         let mut environ = Self::of(request);
-        environ.view.rewrite(request);
+        environ.rewrite(request);
         environ.mount(prefix);
         *request.uri_mut() = uri;
         request.extensions_mut().insert(environ);

@@ -71,19 +71,17 @@ impl Scope {
     /// Gives a request that crosses to the async side its scope, made of the environ that is taken out of it.
     pub(crate) fn cross<B>(request: &mut Request<B>) {
         let carried = request.extensions_mut().remove::<Environ>();
-        let mut environ = match carried {
+        let environ = match carried {
             Some(mut environ) => {
                 // What a host, or a layer of the sync side, has said in a scope of its own making counts as well.
                 if let Some(Self { view, .. }) = request.extensions_mut().remove::<Self>() {
-                    environ.view.client = view.client.or(environ.view.client);
-                    environ.view.server = view.server.or(environ.view.server);
-                    environ.view.scheme = view.scheme;
+                    environ.view.connect(&view);
                 }
+                environ.rewrite(request);
                 environ
             }
             None => Environ::of(request),
         };
-        environ.view.rewrite(request);
         tell_axum(request, &environ.view);
         let scope = Self { view: environ.view.clone(), environ: Some(Arc::new(environ)) };
         request.extensions_mut().insert(scope);

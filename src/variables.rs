@@ -14,7 +14,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 use crate::environ::Environ;
 use crate::error::{BoxError, Error, Kind};
 use crate::scope::Scope;
-use crate::view::{View, decode};
+use crate::view::{Facts, decode};
 
 /// What a path may hold as it is: RFC 3986's `pchar` and the slash.
 const PATH: &AsciiSet = &CONTROLS
@@ -149,7 +149,7 @@ impl Variables {
         *request.headers_mut() = self.headers()?;
         let (root, rest, uri) = self.target()?;
         *request.uri_mut() = rest;
-        let view = View {
+        let view = Facts {
             uri,
             root,
             method: request.method().clone(),
@@ -158,7 +158,7 @@ impl Variables {
             server: self.server()?,
             scheme: self.scheme()?,
         };
-        let mut environ = Environ::from(&Scope { view, environ: None });
+        let mut environ = Environ::from(&Scope { view: view.into(), environ: None });
         for (name, value) in self.beyond(&request, &environ) {
             environ.set(name, value);
         }
@@ -454,11 +454,26 @@ fn visit_connection<B>(request: &Request<B>, environ: &Environ, visit: &mut Visi
         }
     };
     visit(VariableName::of("SERVER_NAME"), name.as_bytes());
-    visit(VariableName::of("SERVER_PORT"), port.to_string().as_bytes());
+    visit(VariableName::of("SERVER_PORT"), itoa::Buffer::new().format(port).as_bytes());
     if let Some(remote) = environ.remote() {
-        visit(VariableName::of("REMOTE_ADDR"), remote.ip().to_canonical().to_string().as_bytes());
-        visit(VariableName::of("REMOTE_PORT"), remote.port().to_string().as_bytes());
+        visit(VariableName::of("REMOTE_ADDR"), address(remote.ip().to_canonical()).as_bytes());
+        visit(VariableName::of("REMOTE_PORT"), itoa::Buffer::new().format(remote.port()).as_bytes());
     }
+}
+
+/// An address as it is written. The standard library takes for an IPv4 address as long as the other variables take together.
+fn address(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address else {
+        return address.to_string();
+    };
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for octet in address.octets() {
+        if !text.is_empty() {
+            text.push('.');
+        }
+        text.push_str(itoa::Buffer::new().format(octet));
+    }
+    text
 }
 
 /// The version as a request line has it.

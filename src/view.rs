@@ -3,15 +3,20 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
 use percent_encoding::percent_decode_str;
 
+/// What one side knows of a request. Cheap to clone: both sides share the facts until one of them changes some.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct View(Arc<Facts>);
+
 /// The facts of a request.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct View {
+pub(crate) struct Facts {
     /// The target as the outermost side saw it.
     pub(crate) uri: Uri,
     /// The part of `uri`'s path that mounts have taken off, percent-encoded; no slash at its end.
@@ -23,11 +28,31 @@ pub(crate) struct View {
     pub(crate) scheme: Scheme,
 }
 
+impl Deref for View {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.0
+    }
+}
+
+impl DerefMut for View {
+    fn deref_mut(&mut self) -> &mut Facts {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl From<Facts> for View {
+    fn from(facts: Facts) -> Self {
+        Self(Arc::new(facts))
+    }
+}
+
 impl View {
     /// The view of a request that nobody described yet. With the feature `axum`, the client comes from
     /// `ConnectInfo` and the original target from `OriginalUri`.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        let mut view = Self {
+        let mut view = Self::from(Facts {
             uri: original_uri(request).unwrap_or(request.uri()).clone(),
             root: String::new(),
             method: request.method().clone(),
@@ -35,7 +60,7 @@ impl View {
             client: client(request),
             server: None,
             scheme: Scheme::HTTP,
-        };
+        });
         view.follow(request);
         view
     }
@@ -46,9 +71,13 @@ impl View {
         if self.method != *request.method() {
             self.method = request.method().clone();
         }
-        self.version = request.version();
-        if self.client.is_none() {
-            self.client = client(request);
+        if self.version != request.version() {
+            self.version = request.version();
+        }
+        if self.client.is_none()
+            && let Some(client) = client(request)
+        {
+            self.client = Some(client);
         }
         if let Some(length) = mounted(self.uri.path(), request.uri().path()) {
             if length != self.root.len() {
@@ -71,6 +100,14 @@ impl View {
             self.uri = join(&self.root, request.uri());
         }
         self.follow(request);
+    }
+
+    /// Takes over what another view says of the connection.
+    pub(crate) fn connect(&mut self, other: &Self) {
+        let facts = &mut **self;
+        facts.client = other.client.or(facts.client);
+        facts.server = other.server.clone().or(facts.server.take());
+        facts.scheme = other.scheme.clone();
     }
 
     /// Moves `prefix` from the path to the mount.

@@ -20,6 +20,24 @@ use crate::text::native;
 /// How many headers' names are kept as variables' names. A client can make up as many as it likes.
 const NAMES: usize = 256;
 
+/// What each request sets.
+const ALWAYS: [&str; 14] = [
+    "GATEWAY_INTERFACE",
+    "SERVER_SOFTWARE",
+    "SERVER_PROTOCOL",
+    "REQUEST_METHOD",
+    "SCRIPT_NAME",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "REQUEST_URI",
+    "wsgi.url_scheme",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "wsgi.input",
+    "asgi.scope",
+    "tower_wsgi.client_disconnected",
+];
+
 /// The string of these bytes if it is one of those that come with almost every request, which are made once.
 macro_rules! interned {
     ($py:expr, $bytes:expr, $($known:literal)*) => {{
@@ -47,6 +65,11 @@ impl Template {
             constants.set_item("wsgi.input_terminated", true)?;
             constants.set_item("wsgi.errors", Bound::new(py, WsgiErrors::default())?)?;
             constants.set_item("wsgi.file_wrapper", py.get_type::<FileWrapper>())?;
+            // A dict that grows while it is filled is made twice. A copy has the room of its original, which these make, and one more that is gone again: for some twenty headers.
+            for name in ALWAYS.into_iter().chain(["spare"]) {
+                constants.set_item(PyString::intern(py, name), "")?;
+            }
+            constants.del_item("spare")?;
             Ok(constants.unbind())
         };
         let constants = attached(constants).expect("a dict takes strings as keys");
