@@ -52,8 +52,9 @@ impl View {
     /// The view of a request that nobody described yet. With the feature `axum`, the client comes from
     /// `ConnectInfo` and the original target from `OriginalUri`.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        let original = original_uri(request);
         let mut view = Self::from(Facts {
-            uri: original_uri(request).unwrap_or(request.uri()).clone(),
+            uri: original.unwrap_or(request.uri()).clone(),
             root: String::new(),
             method: request.method().clone(),
             version: request.version(),
@@ -61,7 +62,9 @@ impl View {
             server: None,
             scheme: Scheme::HTTP,
         });
-        view.follow(request);
+        if original.is_some() {
+            view.follow(request);
+        }
         view
     }
 

@@ -111,7 +111,7 @@ impl PyWsgi {
         self.template.connect(&environ, &input, WsgiScope::new(described.clone())).map_err(raised)?;
         let start = Bound::new(py, StartResponse::new(described)).map_err(raised)?;
         let hold = Hold::new(&input).map_err(raised)?;
-        let result = hold.run(py, (&self.callable, environ, &start));
+        let result = hold.run(py, || self.callable.bind(py).call1((environ, &start)));
         let response = result.and_then(|result| body::respond(&result, start.get(), hold, is_head));
         response.map_err(|error| {
             // An application that passes on what its input failed with is not the one that failed.

@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyIterator, PyList, PyTuple};
 use tower_wsgi::{BoxError, EarlyResponse, Output};
 
 use super::failure::Exception;
@@ -117,7 +117,7 @@ fn no_head() -> PyErr {
 
 /// The iterable that an application returned. Its `close` is called once, when this is dropped.
 struct Chunks {
-    iterator: Option<Py<PyAny>>,
+    iterator: Option<Py<PyIterator>>,
     close: Option<Py<PyAny>>,
     /// Dropped last: `close` may still look at the body.
     hold: Hold,
@@ -128,7 +128,7 @@ impl Chunks {
         let close = result.getattr_opt(intern!(result.py(), "close"))?.map(Bound::unbind);
         // What has a `close` is closed, also if it cannot be iterated.
         let mut chunks = Self { iterator: None, close, hold };
-        chunks.iterator = Some(chunks.hold.iterate(result)?.unbind());
+        chunks.iterator = Some(chunks.hold.run(result.py(), || result.try_iter())?.unbind());
         Ok(chunks)
     }
 
@@ -136,7 +136,8 @@ impl Chunks {
         let Some(iterator) = &self.iterator else {
             return Ok(None);
         };
-        let step = self.hold.step(iterator.bind(py)).and_then(|item| item.as_ref().map(chunk).transpose());
+        let next = self.hold.run(py, || iterator.bind(py).clone().next().transpose());
+        let step = next.and_then(|item| item.as_ref().map(chunk).transpose());
         if !matches!(step, Ok(Some(_))) {
             self.iterator = None;
         }
@@ -161,7 +162,7 @@ impl Drop for Chunks {
         attached(|py| {
             drop(self.iterator.take());
             if let Some(close) = self.close.take()
-                && let Err(error) = self.hold.run(py, (close,))
+                && let Err(error) = self.hold.run(py, || close.call0(py))
             {
                 let error = Exception::new(py, &error);
                 tracing::error!(%error, "close() of a response's iterable failed");

@@ -1,9 +1,12 @@
 //! What a request holds on to until its response is over: its `contextvars` context, and its body.
 
-use pyo3::call::PyCallArgs;
-use pyo3::intern;
+#![expect(
+    unsafe_code,
+    reason = "PyO3 has no way into a context but Python's own, which costs as much as a small application"
+)]
+
+use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use super::input::WsgiInput;
 use crate::interpreter::attached;
@@ -18,40 +21,43 @@ pub(super) struct Hold {
 
 impl Hold {
     pub(super) fn new(input: &Bound<'_, WsgiInput>) -> PyResult<Self> {
-        static COPY_CONTEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let copy = COPY_CONTEXT.import(input.py(), "contextvars", "copy_context")?;
-        Ok(Self { context: copy.call0()?.unbind(), input: input.clone().unbind() })
+        // SAFETY: the thread is attached; what comes back is a new reference, or null with an exception set.
+        let context = unsafe { Bound::from_owned_ptr_or_err(input.py(), ffi::PyContext_CopyCurrent())? };
+        Ok(Self { context: context.unbind(), input: input.clone().unbind() })
     }
 
-    /// Calls in the context what comes first in `call`, with the rest as its arguments.
-    pub(super) fn run<'py>(
-        &self,
-        py: Python<'py>,
-        call: impl PyCallArgs<'py>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        self.context.bind(py).call_method1(intern!(py, "run"), call)
-    }
-
-    /// The iterator of an iterable.
-    pub(super) fn iterate<'py>(&self, iterable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        static ITER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let py = iterable.py();
-        self.run(py, (ITER.import(py, "builtins", "iter")?, iterable))
-    }
-
-    /// The next item of an iterator.
-    pub(super) fn step<'py>(&self, iterator: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        static NEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let py = iterator.py();
-        // What ends it is no item of any application.
-        let (next, end) = (NEXT.import(py, "builtins", "next")?, self.context.bind(py));
-        let item = self.run(py, (next, iterator, end))?;
-        Ok((!item.is(end)).then_some(item))
+    /// Runs a step of the application in the context.
+    pub(super) fn run<T>(&self, py: Python<'_>, step: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+        let _inside = Inside::enter(self.context.bind(py))?;
+        step()
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         attached(|_| self.input.get().release());
+    }
+}
+
+/// A context that the thread is in. It is left on the way of a panic, too.
+struct Inside<'a, 'py>(&'a Bound<'py, PyAny>);
+
+impl<'a, 'py> Inside<'a, 'py> {
+    fn enter(context: &'a Bound<'py, PyAny>) -> PyResult<Self> {
+        // SAFETY: the thread is attached, and the object is a context, which is borrowed for as long as the thread is in it.
+        if unsafe { ffi::PyContext_Enter(context.as_ptr()) } < 0 {
+            return Err(PyErr::fetch(context.py()));
+        }
+        Ok(Self(context))
+    }
+}
+
+impl Drop for Inside<'_, '_> {
+    fn drop(&mut self) {
+        // SAFETY: as above; no exception is set, since `step` has fetched its own.
+        if unsafe { ffi::PyContext_Exit(self.0.as_ptr()) } < 0 {
+            // The application has left the thread in a context of its own.
+            PyErr::fetch(self.0.py()).write_unraisable(self.0.py(), Some(self.0));
+        }
     }
 }
