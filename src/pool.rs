@@ -15,6 +15,7 @@
 
 mod crew;
 mod lanes;
+mod thread;
 
 use std::cell::RefCell;
 use std::fmt;

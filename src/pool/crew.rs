@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::lanes::{Sleeper, State};
+use super::thread::Thread;
 use super::{CURRENT, Core, Job};
 use crate::parker::Parker;
 use crate::sync::{MutexGuard, Ordering, lock, yield_now};
@@ -31,8 +32,9 @@ const QUIET: usize = 10;
 /// A way into a handler that takes as long as this is one that somebody stands in: CPython's global lock changes hands every 5 milliseconds.
 const SLOW: Duration = Duration::from_millis(4);
 
-/// How long no other thread tries a way in that was found slow.
-const DEFERRAL: Duration = Duration::from_millis(20);
+/// For how many looks of the watcher nobody else tries a way in that was found slow. It ends earlier where nothing gets done in there from one look to the next, or nobody in there runs: what they wait for leaves room for
+/// another.
+const DEFERRAL: usize = 64;
 
 /// Time does not pass in a model: nobody watches, and no way is slow.
 const TIMED: bool = cfg!(not(tower_wsgi_loom));
@@ -132,7 +134,9 @@ impl Core {
     /// The life of a worker.
     fn work(self: Arc<Self>) {
         CURRENT.with(|current| *current.borrow_mut() = Some(self.clone()));
+        let thread = Arc::new(Thread::current());
         let mut state = lock(&self.state);
+        state.crew.push(thread.clone());
         state.searching -= 1;
         let mut relief = None;
         loop {
@@ -150,10 +154,10 @@ impl Core {
             if state.shutdown && !state.runnable(self.workers) {
                 break;
             }
-            let Some(roused) = self.idle(state, slow) else { return };
+            let Some(roused) = self.idle(state, &thread, slow) else { return };
             (relief, state) = roused;
         }
-        state.threads -= 1;
+        state.left(&thread);
     }
 
     /// Goes into the handler of the job that comes next, and runs its jobs there until another's turn comes, or there are none.
@@ -250,6 +254,7 @@ impl Core {
     fn idle<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
+        thread: &Arc<Thread>,
         slow: Option<usize>,
     ) -> Option<(Option<Relief>, MutexGuard<'a, State>)> {
         // Where another thread does what comes at once, two that look would only take turns.
@@ -273,9 +278,12 @@ impl Core {
         let sleeper = Sleeper::new(&parker);
         state.sleepers.push(sleeper.clone());
         let is_somebody_up = state.threads > state.sleepers.len();
+        if slow.is_some() && (state.watching || is_somebody_up) {
+            state.deferred = slow;
+        }
         if TIMED && !state.watching && is_somebody_up {
             let roused;
-            (roused, state) = self.watch(state, &sleeper, &parker, slow);
+            (roused, state) = self.watch(state, thread, &sleeper, &parker);
             if let Some(relief) = roused {
                 return Some((relief, state));
             }
@@ -285,7 +293,7 @@ impl Core {
         let mut state = lock(&self.state);
         // It may have been granted between the timeout and the lock.
         if !woken && state.rouse(&sleeper) {
-            state.threads -= 1;
+            state.left(thread);
             return None;
         }
         state.searching -= 1;
@@ -297,38 +305,46 @@ impl Core {
     fn watch<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
+        thread: &Arc<Thread>,
         sleeper: &Arc<Sleeper>,
         parker: &Parker,
-        slow: Option<usize>,
     ) -> (Option<Option<Relief>>, MutexGuard<'a, State>) {
         state.watching = true;
-        state.deferred = slow;
-        let mut pause = if slow.is_some() { DEFERRAL } else { TICK };
         let mut quiet = 0;
-        loop {
-            let arrived = state.arrived();
+        let mut deferral = 0;
+        let roused = loop {
+            let (arrived, done) = (state.arrived(), state.done);
             drop(state);
-            sleeper.wait(parker, Some(Instant::now() + pause));
+            sleeper.wait(parker, Some(Instant::now() + TICK));
             state = lock(&self.state);
-            state.deferred = None;
-            pause = TICK;
+            if state.deferred.is_some() {
+                let others = state.others(thread);
+                drop(state);
+                let is_somebody_running = others.iter().any(|other| other.is_running());
+                state = lock(&self.state);
+                deferral += 1;
+                if !is_somebody_running || state.done == done || deferral == DEFERRAL {
+                    state.deferred = None;
+                    deferral = 0;
+                }
+            }
             if !state.is_asleep(sleeper) {
-                state.watching = false;
                 state.searching -= 1;
-                return (Some(None), state);
+                break Some(None);
             }
             if state.runnable(self.workers) && state.is_stale(arrived) {
-                state.watching = false;
                 state.rouse(sleeper);
-                let relief = Relief { arrived: state.arrived(), done: state.done };
-                return (Some(Some(relief)), state);
+                break Some(Some(Relief { arrived: state.arrived(), done: state.done }));
             }
             quiet = if state.active == 0 { quiet + 1 } else { 0 };
             if quiet == QUIET {
-                state.watching = false;
-                return (None, state);
+                break None;
             }
-        }
+        };
+        state.watching = false;
+        // Nobody else would end it.
+        state.deferred = None;
+        (roused, state)
     }
 
     /// The life of an extra thread: it drops what vanished clients left while every worker is busy.

@@ -6,6 +6,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::Job;
+use super::thread::Thread;
 use crate::parker::Parker;
 use crate::sync::{AtomicBool, Ordering};
 
@@ -24,6 +25,8 @@ pub(super) struct State {
     /// Whose turn it is.
     resumed_next: bool,
     pub(super) threads: usize,
+    /// Those of them that have begun.
+    pub(super) crew: Vec<Arc<Thread>>,
     /// Threads that run a job and are not in `lend`.
     pub(super) active: usize,
     /// Threads in `lend`.
@@ -70,6 +73,7 @@ impl State {
             resumed: VecDeque::new(),
             resumed_next: false,
             threads: 0,
+            crew: Vec::new(),
             active: 0,
             lending: 0,
             searching: 0,
@@ -204,6 +208,17 @@ impl State {
             self.active += 1;
             sleeper.grant();
         }
+    }
+
+    /// The threads beside this one.
+    pub(super) fn others(&self, thread: &Arc<Thread>) -> Vec<Arc<Thread>> {
+        self.crew.iter().filter(|other| !Arc::ptr_eq(other, thread)).cloned().collect()
+    }
+
+    /// Notes that a thread is at its end.
+    pub(super) fn left(&mut self, thread: &Arc<Thread>) {
+        self.threads -= 1;
+        self.crew.retain(|other| !Arc::ptr_eq(other, thread));
     }
 
     /// Whether nobody has woken a thread that went to sleep.

@@ -312,6 +312,59 @@ async fn a10_a_slow_way_in_takes_no_requests_from_those_who_are_inside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a10_others_come_in_where_the_one_inside_gives_the_way_free() {
+    const REQUESTS: usize = 60;
+    /// Like an interpreter's lock.
+    #[derive(Default)]
+    struct Lock(Mutex<bool>, Condvar);
+    impl Lock {
+        fn take(&self) {
+            let held = self.0.lock().expect("a lock");
+            let (mut held, result) = self.1.wait_timeout_while(held, PATIENCE, |held| *held).expect("a lock");
+            assert!(!result.timed_out(), "it is never free");
+            *held = true;
+        }
+        fn give(&self) {
+            *self.0.lock().expect("a lock") = false;
+            self.1.notify_one();
+        }
+    }
+    let pool = WorkerPool::new(4);
+    let (lock, gate, tried) = (Arc::new(Lock::default()), Gate::new(), Arc::new(AtomicUsize::new(0)));
+    let (inside, hold, way, tries) = (lock.clone(), gate.clone(), lock, tried.clone());
+    let service = WsgiLayer::adapter().pool(pool.clone()).layer(Handler {
+        call: move |path: &str| {
+            if path == "/block" {
+                inside.give();
+                hold.pass();
+                inside.take();
+            } else {
+                thread::sleep(Duration::from_millis(1));
+            }
+        },
+        serve: move |calls: &mut dyn FnMut()| {
+            tries.fetch_add(1, Ordering::SeqCst);
+            way.take();
+            calls();
+            way.give();
+        },
+    });
+    let (mut asked, mut blocked) = (JoinSet::new(), JoinSet::new());
+    for _ in 0..REQUESTS {
+        ask(&mut asked, &service, "/");
+    }
+    eventually("another one tries", || tried.load(Ordering::SeqCst) > 1).await;
+    ask(&mut blocked, &service, "/block");
+    eventually("it is taken", || pool.stats().queued == 0).await;
+    for _ in 0..REQUESTS {
+        ask(&mut asked, &service, "/");
+    }
+    all_done(asked).await;
+    gate.open();
+    all_done(blocked).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a10_what_waits_behind_a_long_job_is_taken_by_another_worker_soon() {
     let pool = WorkerPool::new(3);
     let mut took = Vec::new();
