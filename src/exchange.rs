@@ -42,7 +42,7 @@ struct State<W, A, F, E> {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// Not submitted yet.
+    /// Not submitted yet: `work` may be here.
     Idle,
     /// `work` waits for a worker.
     Queued,
@@ -87,15 +87,15 @@ pub(crate) enum Leftover {
 }
 
 impl<W, A, F, E> Exchange<W, A, F, E> {
-    /// An exchange whose queue holds `capacity` frames (at least one).
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// An exchange whose queue holds `capacity` frames (at least one), and that holds `work`, if it is here already.
+    pub(crate) fn new(capacity: usize, work: Option<W>) -> Self {
         Self {
             closed: AtomicBool::new(false),
             capacity: capacity.max(1),
             state: Mutex::new(State {
                 stage: Stage::Idle,
                 closed: false,
-                work: None,
+                work,
                 answer: None,
                 frames: VecDeque::new(),
                 end: None,
@@ -267,12 +267,19 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
 
     // The consumer's side.
 
-    /// Makes `work` ready for a worker; the caller then submits the exchange to the pool.
-    pub(crate) fn submit(&self, work: W) {
+    /// Takes the work that was not here at first.
+    pub(crate) fn hold(&self, work: W) {
+        let mut state = lock(&self.state);
+        debug_assert!(state.stage == Stage::Idle && state.work.is_none(), "work is given once");
+        state.work = Some(work);
+    }
+
+    /// Makes the work ready for a worker, after a last look at it, in which no code of a user runs; the caller then submits the exchange to the pool. `None` if there is no work.
+    pub(crate) fn submit<T>(&self, look: impl FnOnce(&mut W) -> T) -> Option<T> {
         let mut state = lock(&self.state);
         debug_assert_eq!(state.stage, Stage::Idle, "work is submitted once");
         state.stage = Stage::Queued;
-        state.work = Some(work);
+        state.work.as_mut().map(look)
     }
 
     /// Awaits the answer. `None` if there will be none, since the work was dropped without one.

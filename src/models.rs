@@ -30,8 +30,8 @@ type Meeting = Exchange<Counted, u32, u32, &'static str>;
 
 fn meeting(capacity: usize) -> (Arc<Meeting>, Arc<AtomicUsize>) {
     let dropped = Arc::new(AtomicUsize::new(0));
-    let exchange = Arc::new(Exchange::new(capacity));
-    exchange.submit(Counted(dropped.clone()));
+    let exchange = Arc::new(Exchange::new(capacity, Some(Counted(dropped.clone()))));
+    exchange.submit(|_| ());
     (exchange, dropped)
 }
 

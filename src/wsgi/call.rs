@@ -17,7 +17,7 @@ use tracing::Span;
 
 use super::begun::EarlyState;
 use super::deliver::{deliver, fail};
-use super::future::ResponseFuture;
+use super::future::{ResponseFuture, is_ready};
 use super::layer::{Around, Shared};
 use super::produce::{Producer, produce};
 use crate::body::{Body, Source};
@@ -83,19 +83,27 @@ impl<H: SyncHandler> Call<H> {
         request: Request<Body>,
         next: Option<InnerService>,
     ) -> ResponseFuture<H> {
+        let method = request.method().clone();
+        let length =
+            declared_length(request.headers()).ok().flatten().or_else(|| request.body().size_hint().exact());
+        let request = request.map(|body| Input::declared(body, length));
+        let settings = &shared.settings;
+        // One that need not be read ahead goes where a worker takes it from: it is large to be moved about.
+        let (held, ahead) = if is_ready(&request, settings.prefetch) {
+            (Some(Work::Start(request)), None)
+        } else {
+            (None, Some(Box::new(request)))
+        };
         let call = Arc::new(Self {
-            exchange: Exchange::new(shared.settings.send_queue_size),
+            exchange: Exchange::new(settings.send_queue_size, held),
             shared: shared.clone(),
-            method: request.method().clone(),
+            method,
             next,
             context: OnceLock::new(),
             waited_for: AtomicBool::new(false),
             early: EarlyState::default(),
         });
-        let length =
-            declared_length(request.headers()).ok().flatten().or_else(|| request.body().size_hint().exact());
-        let request = request.map(|body| Input::declared(body, length));
-        ResponseFuture::new(call, request)
+        ResponseFuture::new(call, ahead)
     }
 
     /// Takes note of the caller's surroundings, when the future is first polled: layers set them up around the poll as well

@@ -34,10 +34,11 @@ pub struct ResponseFuture<H: SyncHandler> {
     stage: Stage,
 }
 
-#[expect(clippy::large_enum_variant, reason = "a box per request costs more than the room")]
 enum Stage {
     /// Reading ahead.
-    Prefetch(Request<Input>),
+    Prefetch(Box<Request<Input>>),
+    /// The exchange holds the request.
+    Held,
     /// Waiting for a worker, or for its answer; the timer runs until one has begun.
     Submitted(Option<Pin<Box<Sleep>>>),
     /// Waiting for the inner service, with what the handler put on its response.
@@ -46,17 +47,23 @@ enum Stage {
 }
 
 impl<H: SyncHandler> ResponseFuture<H> {
-    pub(super) fn new(call: Arc<Call<H>>, request: Request<Input>) -> Self {
-        Self { call, stage: Stage::Prefetch(request) }
+    /// The future of a call, with its request if that has to be read ahead.
+    pub(super) fn new(call: Arc<Call<H>>, ahead: Option<Box<Request<Input>>>) -> Self {
+        Self { call, stage: ahead.map_or(Stage::Held, Stage::Prefetch) }
     }
 
     /// Hands the request to the pool.
-    fn submit(&mut self, mut request: Request<Input>, timer: Option<Pin<Box<Sleep>>>) -> Result<(), Error> {
+    fn submit(&mut self, timer: Option<Pin<Box<Sleep>>>) -> Result<(), Error> {
         let settings = &self.call.shared.settings;
-        adopt(&mut request);
-        let nested = is_waited_for(&request, &settings.pool);
+        let nested = self.call.exchange.submit(|work| match work {
+            Work::Start(request) => {
+                adopt(request);
+                is_waited_for(request, &settings.pool)
+            }
+            Work::Resume(_) | Work::Fail(_) => false,
+        });
+        let nested = nested.unwrap_or_default();
         self.call.set_waited_for(nested);
-        self.call.exchange.submit(Work::Start(request));
         if nested {
             settings.pool.resume(self.call.clone());
         } else if settings.pool.submit(self.call.clone(), settings.max_queued).is_err() {
@@ -65,6 +72,12 @@ impl<H: SyncHandler> ResponseFuture<H> {
         }
         self.stage = Stage::Submitted(timer);
         Ok(())
+    }
+
+    /// Has a worker drop a request that was never handed to the pool.
+    fn refuse(&mut self) {
+        self.call.exchange.submit(|_| ());
+        self.discard();
     }
 
     /// Closes an exchange whose work is not in the pool, and has a worker drop it.
@@ -79,14 +92,16 @@ impl<H: SyncHandler> ResponseFuture<H> {
             match &mut self.stage {
                 Stage::Prefetch(request) => {
                     self.call.capture();
-                    let settings = &self.call.shared.settings;
-                    ready!(poll_prefetch(request, settings.prefetch, cx));
+                    ready!(poll_prefetch(request, self.call.shared.settings.prefetch, cx));
+                    if let Stage::Prefetch(request) = std::mem::replace(&mut self.stage, Stage::Held) {
+                        self.call.exchange.hold(Work::Start(*request));
+                    }
+                }
+                Stage::Held => {
+                    self.call.capture();
                     // Before anything else happens: where there is no timer this panics, and the request is still the future's.
-                    let timer = settings.queue_timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
-                    let Stage::Prefetch(request) = std::mem::replace(&mut self.stage, Stage::Done) else {
-                        continue;
-                    };
-                    self.submit(request, timer)?;
+                    let timeout = self.call.shared.settings.queue_timeout;
+                    self.submit(timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout))))?;
                 }
                 Stage::Submitted(timer) => {
                     let Poll::Ready(answer) = self.call.exchange.poll_answer(cx) else {
@@ -174,9 +189,10 @@ impl<H: SyncHandler> Drop for ResponseFuture<H> {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Prefetch(request) => {
-                self.call.exchange.submit(Work::Start(request));
-                self.discard();
+                self.call.exchange.hold(Work::Start(*request));
+                self.refuse();
             }
+            Stage::Held => self.refuse(),
             Stage::Submitted(_) | Stage::Forwarded(..) => self.call.abandon(self.call.exchange.close()),
             Stage::Done => {}
         }
@@ -187,6 +203,7 @@ impl<H: SyncHandler> fmt::Debug for ResponseFuture<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match self.stage {
             Stage::Prefetch(_) => "prefetch",
+            Stage::Held => "held",
             Stage::Submitted(_) => "submitted",
             Stage::Forwarded(..) => "forwarded",
             Stage::Done => "done",
@@ -195,21 +212,28 @@ impl<H: SyncHandler> fmt::Debug for ResponseFuture<H> {
     }
 }
 
+/// Whether a request should get a worker at once: one whose body is here, or need not be read ahead. With `Expect: 100-continue` asking for a byte is what sends the interim response, and that
+/// is the handler's to decide.
+pub(super) fn is_ready(request: &Request<Input>, limit: u64) -> bool {
+    let expects = || {
+        let expect = request.headers().get(EXPECT);
+        expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    };
+    request.body().is_complete() || wanted(request.body(), limit) == 0 || expects()
+}
+
+/// How much of a body is read ahead.
+fn wanted(input: &Input, limit: u64) -> u64 {
+    input.length().map_or(limit, |length| length.min(limit))
+}
+
 /// Reads ahead until the request should get a worker.
 ///
 /// A body of declared length waits here for all of it or for `limit` bytes: a slow sender holds no thread. One of unknown length waits for its first bytes only,
-/// since its sender may be waiting for an answer. With `Expect: 100-continue` asking for a byte is what sends the interim response, and that
-/// is the handler's to decide.
+/// since its sender may be waiting for an answer.
 fn poll_prefetch(request: &mut Request<Input>, limit: u64, cx: &mut Context<'_>) -> Poll<()> {
-    let expects = request
-        .headers()
-        .get(EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if expects {
-        return Poll::Ready(());
-    }
     let input = request.body_mut();
-    let wanted = input.length().map_or(limit, |length| length.min(limit));
+    let wanted = wanted(input, limit);
     while input.received() < wanted {
         match input.poll_ahead(cx) {
             Poll::Ready(true) => {}
