@@ -75,7 +75,7 @@ impl<H: SyncHandler> ResponseFuture<H> {
     }
 
     /// Has a worker drop a request that was never handed to the pool.
-    fn refuse(&mut self) {
+    fn let_go(&mut self) {
         self.call.exchange.submit(|_| ());
         self.discard();
     }
@@ -190,9 +190,9 @@ impl<H: SyncHandler> Drop for ResponseFuture<H> {
         match std::mem::replace(&mut self.stage, Stage::Done) {
             Stage::Prefetch(request) => {
                 self.call.exchange.hold(Work::Start(*request));
-                self.refuse();
+                self.let_go();
             }
-            Stage::Held => self.refuse(),
+            Stage::Held => self.let_go(),
             Stage::Submitted(_) | Stage::Forwarded(..) => self.call.abandon(self.call.exchange.close()),
             Stage::Done => {}
         }
