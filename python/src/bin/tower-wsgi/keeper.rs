@@ -3,13 +3,15 @@
 //! One tick a second serves them all, so that a request costs no timer.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::Version;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How exact the time limit is.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
@@ -136,6 +138,10 @@ impl Activity {
         now.saturating_sub(self.since.load(Ordering::Relaxed))
     }
 
+    fn note(&self) {
+        self.since.store(self.clock.ticks.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     fn wake(&self) {
         let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(waker) = waker {
@@ -144,10 +150,68 @@ impl Activity {
     }
 }
 
+/// A connection's stream. What the client reads counts as well: a long response may be on its way for minutes after its last byte was made.
+#[derive(Debug)]
+pub(crate) struct Kept<S> {
+    stream: S,
+    activity: Arc<Activity>,
+}
+
+impl<S> Kept<S> {
+    pub(crate) fn new(stream: S, activity: Arc<Activity>) -> Self {
+        Self { stream, activity }
+    }
+
+    fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(1..)) = polled {
+            self.activity.note();
+        }
+        polled
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Kept<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Kept<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.wrote(polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.wrote(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let Self(activity) = self;
-        activity.since.store(activity.clock.ticks.load(Ordering::Relaxed), Ordering::Relaxed);
+        activity.note();
         activity.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -156,7 +220,7 @@ impl Drop for Running {
 mod tests {
     use std::cell::Cell;
     use std::rc::Rc;
-    use std::task::{Context, Wake};
+    use std::task::Wake;
 
     use super::*;
 

@@ -27,7 +27,7 @@ use crate::args::{self, Args};
 use crate::bind::{self, Listener, Stream};
 use crate::connection::{Connection, Shared};
 use crate::failure::{self, Failure};
-use crate::keeper::{Keeper, Stoppable, TICK};
+use crate::keeper::{Keeper, Kept, Stoppable, TICK};
 use crate::signals::Stop;
 
 /// How long a reader of a request's body waits for the client's next bytes: a WSGI thread, that is.
@@ -196,6 +196,7 @@ async fn serve<R: Ready, S: Host>(serving: Serving<R>, service: S) -> io::Result
                 let activity = keeper.admit();
                 let connection = Connection::new(service.clone(), shared.clone(), peer, activity.clone());
                 let builder = builder();
+                let stream = Kept::new(stream, activity.clone());
                 connections.spawn(async move {
                     let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), connection);
                     match activity.keep(served.into_owned()).await {
@@ -235,7 +236,9 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-impl<S: Host> Stoppable for UpgradeableConnection<'static, TokioIo<Stream>, Connection<S>, TokioExecutor> {
+impl<S: Host> Stoppable
+    for UpgradeableConnection<'static, TokioIo<Kept<Stream>>, Connection<S>, TokioExecutor>
+{
     fn stop(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
