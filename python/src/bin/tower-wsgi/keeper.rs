@@ -39,7 +39,9 @@ pub(crate) struct Activity {
     clock: Arc<Clock>,
     /// Requests that were not answered to their end.
     running: AtomicUsize,
-    /// The tick at which there was one last.
+    /// The client has to read before more can be sent to it.
+    is_sending: AtomicBool,
+    /// The tick at which there was something to do last.
     since: AtomicU64,
     /// It is HTTP/2, which asks its clients itself whether they are there.
     is_multiplexed: AtomicBool,
@@ -62,6 +64,7 @@ impl Keeper {
         let activity = Arc::new(Activity {
             clock: self.clock.clone(),
             running: AtomicUsize::new(0),
+            is_sending: AtomicBool::new(false),
             since: AtomicU64::new(self.clock.ticks.load(Ordering::Relaxed)),
             is_multiplexed: AtomicBool::new(false),
             is_overdue: AtomicBool::new(false),
@@ -114,8 +117,8 @@ impl Activity {
                     return Poll::Ready(Some(served));
                 }
                 if self.is_overdue.load(Ordering::Acquire) {
-                    // One may have come since.
-                    if self.running.load(Ordering::Relaxed) == 0 {
+                    // A request may have come since.
+                    if !self.is_at_work() {
                         return Poll::Ready(None);
                     }
                     self.is_overdue.store(false, Ordering::Relaxed);
@@ -132,12 +135,17 @@ impl Activity {
 
     /// How many ticks the client has left the connection alone for.
     fn idle(&self, now: u64) -> u64 {
-        if self.running.load(Ordering::Relaxed) > 0 || self.is_multiplexed.load(Ordering::Relaxed) {
+        if self.is_at_work() || self.is_multiplexed.load(Ordering::Relaxed) {
             return 0;
         }
         now.saturating_sub(self.since.load(Ordering::Relaxed))
     }
 
+    fn is_at_work(&self) -> bool {
+        self.running.load(Ordering::Relaxed) > 0 || self.is_sending.load(Ordering::Relaxed)
+    }
+
+    /// The client's time starts now.
     fn note(&self) {
         self.since.store(self.clock.ticks.load(Ordering::Relaxed), Ordering::Relaxed);
     }
@@ -150,7 +158,7 @@ impl Activity {
     }
 }
 
-/// A connection's stream. What the client reads counts as well: a long response may be on its way for minutes after its last byte was made.
+/// A connection's stream, which tells whether a response is still on its way: a slow client may take minutes after the last byte was made.
 #[derive(Debug)]
 pub(crate) struct Kept<S> {
     stream: S,
@@ -163,9 +171,10 @@ impl<S> Kept<S> {
     }
 
     fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(1..)) = polled {
+        if polled.is_ready() {
             self.activity.note();
         }
+        self.activity.is_sending.store(polled.is_pending(), Ordering::Relaxed);
         polled
     }
 }
@@ -221,6 +230,9 @@ mod tests {
     use std::cell::Cell;
     use std::rc::Rc;
     use std::task::Wake;
+
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -310,6 +322,28 @@ mod tests {
         assert_eq!(look(&wakes, kept.as_mut()), (true, Poll::Pending));
         drop(running);
         assert_eq!(look(&wakes, kept.as_mut()), UNTOUCHED);
+    }
+
+    #[test]
+    fn time_does_not_count_while_the_client_reads_a_response() {
+        let (mut keeper, wakes) = (Keeper::default(), Arc::default());
+        let activity = keeper.admit();
+        let mut kept = pin!(activity.keep(Fake::default()));
+        assert_eq!(look(&wakes, kept.as_mut()), UNTOUCHED);
+        let (mut client, server) = tokio::io::duplex(4);
+        let mut server = Kept::new(server, activity.clone());
+        drop(activity.begin(Version::HTTP_11));
+        assert!(server.write(b"four").now_or_never().is_some());
+        pass(&mut keeper, HEAD_TICKS);
+        assert!(server.write(b"more").now_or_never().is_none());
+        pass(&mut keeper, 10 * HEAD_TICKS);
+        assert_eq!(look(&wakes, kept.as_mut()), UNTOUCHED);
+        assert!(client.read(&mut [0; 4]).now_or_never().is_some());
+        assert!(server.write(b"more").now_or_never().is_some());
+        pass(&mut keeper, HEAD_TICKS);
+        assert_eq!(look(&wakes, kept.as_mut()), UNTOUCHED);
+        pass(&mut keeper, 1);
+        assert_eq!(look(&wakes, kept.as_mut()), CLOSED);
     }
 
     #[test]
