@@ -13,9 +13,7 @@
 
 mod contenders;
 mod environment;
-mod load;
 mod memory;
-mod response;
 mod server;
 mod table;
 mod workloads;
@@ -24,10 +22,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use tower_wsgi_benches::load::{self, Load};
 
 use crate::contenders::{CONTENDERS, Contender};
 use crate::environment::Environment;
-use crate::load::Load;
 use crate::server::Server;
 use crate::workloads::{Workload, workloads};
 

@@ -7,11 +7,12 @@ use std::io::{self, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use tower_wsgi_benches::load::{Exchange, once};
+
 use crate::contenders::{Contender, Interface};
 use crate::environment::Environment;
-use crate::load::once;
 use crate::server::Server;
-use crate::workloads::{Exchange, Workload};
+use crate::workloads::Workload;
 use crate::{Arguments, named};
 
 /// As in `streams.py`.

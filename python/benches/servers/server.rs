@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tower_wsgi_benches::load::{Exchange, once};
+
 use crate::contenders::{Contender, Program};
 use crate::environment::Environment;
-use crate::load::once;
-use crate::workloads::Exchange;
 
 /// The longest start: frameworks are slow to import on a machine that is busy.
 const START: Duration = Duration::from_secs(60);

@@ -1,8 +1,10 @@
 //! Prints what was measured.
 
+use tower_wsgi_benches::load::Load;
+use tower_wsgi_benches::spread;
+
 use crate::Entry;
 use crate::contenders::Program;
-use crate::load::Load;
 
 /// Prints the figures of one workload at one number of connections, and gives the lines of the summary.
 pub(crate) fn speed(title: &str, entries: &[Entry], connections: usize) -> Vec<String> {
@@ -47,9 +49,4 @@ fn ratio(ours: &Entry, other: &Entry, connections: usize) -> f64 {
     let ours = column(ours, connections, |load| load.throughput);
     let other = column(other, connections, |load| load.throughput);
     spread(ours.iter().zip(other).map(|(ours, other)| ours / other).collect()).1
-}
-
-fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    (values[0], values[values.len() / 2], values[values.len() - 1])
 }

@@ -1,14 +1,12 @@
 //! The crossing from async to sync against what a user would write by hand.
 //!
 //! ```text
-//! cargo bench --bench crossing [-- --rounds 7 --milliseconds 1000]
+//! cargo bench --bench suite [-- --rounds 7 --milliseconds 1000]
 //! ```
 //!
 //! Three servers answer the same `Hello World!`: a native async handler (the baseline), `spawn_blocking` by hand, and a
 //! `WsgiService`. All of them run in this process, one at a time under load, in interleaved rounds; each figure is a
 //! median over the rounds with the lowest and the highest, and ratios are taken within a round.
-
-mod support;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,7 +21,7 @@ use tokio::runtime::{Builder, Runtime};
 use tower::{Service, ServiceExt};
 use tower_wsgi::{Body, Input, WsgiService};
 
-use crate::support::{argument, table};
+use tower_wsgi_benches::{argument, table};
 
 const HELLO: &str = "Hello World!";
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";

@@ -8,8 +8,6 @@
 //! `AsgiHandler`. The service is ready at once, yields once, or waits for a task of its own; then a body of 256 MiB goes in and another one out. Rounds are
 //! interleaved; each figure is a median over the rounds with the lowest and the highest, and ratios are taken within a round.
 
-mod support;
-
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::{self, Read};
@@ -25,7 +23,7 @@ use tokio::runtime::{Builder, Handle};
 use tower::{Layer, Service, ServiceExt};
 use tower_wsgi::{AsgiHandler, AsgiLayer, Body, BoxError, Input, Output, SyncHandler};
 
-use crate::support::{argument, table};
+use tower_wsgi_benches::{argument, table};
 
 const CHUNK: usize = 64 * 1024;
 const BODY: usize = 256 * 1024 * 1024;

@@ -10,19 +10,46 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::response::Response;
-use crate::workloads::Exchange;
 
 /// No response takes so long unless the server hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A request and the body of its answer, whose status is 200.
+#[derive(Debug)]
+pub struct Exchange {
+    /// As it is sent.
+    pub request: Vec<u8>,
+    /// The whole body.
+    pub answer: Vec<u8>,
+}
+
+impl Exchange {
+    /// A request without a body.
+    #[must_use]
+    pub fn get(path: &str, answer: &[u8]) -> Exchange {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        Exchange { request: request.into_bytes(), answer: answer.to_vec() }
+    }
+
+    /// A request whose body of so many bytes comes back.
+    #[must_use]
+    pub fn echo(path: &str, length: usize) -> Exchange {
+        // No power of two, so that pieces in the wrong order are noticed.
+        let body: Vec<u8> = (0_u8..251).cycle().take(length).collect();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
+        Exchange { request: [head.as_bytes(), &body].concat(), answer: body }
+    }
+}
 
 /// What was measured.
-pub(crate) struct Load {
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
     /// Requests per second.
-    pub(crate) throughput: f64,
+    pub throughput: f64,
     /// Microseconds.
-    pub(crate) median: f64,
+    pub median: f64,
     /// Microseconds.
-    pub(crate) p99: f64,
+    pub p99: f64,
 }
 
 /// Loads a server with so many connections, each with one request at a time. Only what ends within the time after the warm-up counts.
@@ -30,7 +57,7 @@ pub(crate) struct Load {
 /// # Errors
 ///
 /// Each failure of a connection and each wrong answer.
-pub(crate) fn load(
+pub fn load(
     address: SocketAddr,
     exchange: &Exchange,
     connections: usize,
@@ -166,7 +193,7 @@ impl Client {
 /// # Errors
 ///
 /// The inner error is for good; the outer one says that the connection could not be made.
-pub(crate) fn once(
+pub fn once(
     address: SocketAddr,
     write: impl FnOnce(&mut TcpStream) -> io::Result<()>,
     pause: Duration,

@@ -1,7 +1,7 @@
-//! What the benchmarks have in common: their arguments and their tables.
+//! Arguments and tables.
 
 /// Prints medians with their range, and the median of the ratios to the first column within each round.
-pub(crate) fn table(title: &str, names: &[&str], columns: &[Vec<f64>]) {
+pub fn table(title: &str, names: &[&str], columns: &[Vec<f64>]) {
     println!("{title}");
     for (name, column) in names.iter().zip(columns) {
         let ratios = column.iter().zip(&columns[0]).map(|(value, base)| value / base);
@@ -11,13 +11,20 @@ pub(crate) fn table(title: &str, names: &[&str], columns: &[Vec<f64>]) {
     }
 }
 
-fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+/// The lowest, the median and the highest.
+///
+/// # Panics
+///
+/// If there is none.
+#[must_use]
+pub fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
     (values[0], values[values.len() / 2], values[values.len() - 1])
 }
 
 /// The number after `name` on the command line.
-pub(crate) fn argument(name: &str, default: u64) -> u64 {
+#[must_use]
+pub fn argument(name: &str, default: u64) -> u64 {
     let mut arguments = std::env::args().skip_while(|argument| argument != name);
     arguments.nth(1).and_then(|value| value.parse().ok()).unwrap_or(default)
 }

@@ -3,18 +3,18 @@
 use httparse::Status;
 
 /// A response that is being read.
-#[derive(Default)]
-pub(crate) struct Response {
+#[derive(Debug, Default)]
+pub struct Response {
     state: State,
     /// Bytes of a head, or of a chunk's, that is not complete yet.
     kept: Vec<u8>,
     /// The length of the body so far.
-    pub(crate) received: usize,
+    pub received: usize,
     /// Whether the server closes the connection after this response.
-    pub(crate) closes: bool,
+    pub closes: bool,
 }
 
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum State {
     #[default]
     Head,
@@ -36,7 +36,7 @@ impl Response {
     ///
     /// What is not a response, has another status than 200, goes on after its end, or has a piece that is not
     /// `expected`.
-    pub(crate) fn read(
+    pub fn read(
         &mut self,
         bytes: &[u8],
         mut expected: impl FnMut(usize, &[u8]) -> bool,
