@@ -88,6 +88,8 @@ impl<H: SyncHandler> Call<H> {
             declared_length(request.headers()).ok().flatten().or_else(|| request.body().size_hint().exact());
         let request = request.map(|body| Input::declared(body, length));
         let settings = &shared.settings;
+        // A server of HTTP/1 has all of a head in one buffer, whichever header it is.
+        let buffer = request.headers().values().next().cloned();
         // One that need not be read ahead goes where a worker takes it from: it is large to be moved about.
         let (held, ahead) = if is_ready(&request, settings.prefetch) {
             (Some(Work::Start(request)), None)
@@ -103,7 +105,7 @@ impl<H: SyncHandler> Call<H> {
             waited_for: AtomicBool::new(false),
             early: EarlyState::default(),
         });
-        ResponseFuture::new(call, ahead)
+        ResponseFuture::new(call, ahead, buffer)
     }
 
     /// Takes note of the caller's surroundings, when the future is first polled: layers set them up around the poll as well

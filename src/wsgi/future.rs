@@ -32,6 +32,8 @@ use crate::response::error_response;
 pub struct ResponseFuture<H: SyncHandler> {
     call: Arc<Call<H>>,
     stage: Stage,
+    /// Keeps the buffer that the request's head was read into: what a thread allocates is best freed by the same one, and the worker would be the last to let go of it.
+    _buffer: Option<HeaderValue>,
 }
 
 enum Stage {
@@ -47,9 +49,13 @@ enum Stage {
 }
 
 impl<H: SyncHandler> ResponseFuture<H> {
-    /// The future of a call, with its request if that has to be read ahead.
-    pub(super) fn new(call: Arc<Call<H>>, ahead: Option<Box<Request<Input>>>) -> Self {
-        Self { call, stage: ahead.map_or(Stage::Held, Stage::Prefetch) }
+    /// The future of a call, with its request if that has to be read ahead, and a share of the request's buffer.
+    pub(super) fn new(
+        call: Arc<Call<H>>,
+        ahead: Option<Box<Request<Input>>>,
+        buffer: Option<HeaderValue>,
+    ) -> Self {
+        Self { call, stage: ahead.map_or(Stage::Held, Stage::Prefetch), _buffer: buffer }
     }
 
     /// Hands the request to the pool.
