@@ -5,9 +5,11 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
+use rustix::net::sockopt;
 
 use crate::response::Response;
 
@@ -118,6 +120,8 @@ pub fn load(
     let mut requests = 0;
     let mut active = connections;
     for client in clients.iter_mut().flatten() {
+        // Not the time in which all others connected.
+        client.started = Instant::now();
         client.start(exchange).map_err(told)?;
     }
     while active > 0 {
@@ -161,6 +165,13 @@ fn told(error: io::Error) -> String {
     format!("the connection failed: {error}")
 }
 
+/// Nothing waits for more to send, and the end is a reset: thousands of ports that linger would make each new connection search
+/// for a free one.
+pub(crate) fn prepare(stream: impl AsFd) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(&stream, true)?;
+    Ok(sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?)
+}
+
 /// A connection, with the request that it is at.
 struct Client {
     stream: mio::net::TcpStream,
@@ -174,7 +185,7 @@ impl Client {
         let started = Instant::now();
         // On loopback this waits for nothing but room in the backlog.
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_nodelay(true)?;
+        prepare(&stream)?;
         stream.set_nonblocking(true)?;
         let mut stream = mio::net::TcpStream::from_std(stream);
         poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;

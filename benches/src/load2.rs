@@ -11,7 +11,7 @@ use h2::client::{Builder, SendRequest};
 use http::{Method, Request, StatusCode};
 use tokio::net::TcpStream;
 
-use crate::load::{Exchange, Load, PATIENCE};
+use crate::load::{Exchange, Load, PATIENCE, prepare};
 
 /// No body of ours is longer, so the flow control lets each pass in one go.
 const WINDOW: u32 = 1 << 20;
@@ -72,7 +72,7 @@ impl Plan {
 /// How long each request within the time took, and how many there were at all.
 async fn client(address: SocketAddr, plan: Arc<Plan>) -> Result<(Vec<u64>, usize), String> {
     let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    prepare(&stream).map_err(|error| error.to_string())?;
     let mut builder = Builder::new();
     builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW);
     let (mut sender, connection) = builder.handshake(stream).await.map_err(told)?;

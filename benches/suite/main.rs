@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench suite [-- --rounds 5 --seconds 1 --connections 1,32 --only hello,echo --contenders wsgi,native]
+//! cargo bench --bench suite -- --scale [--only workers,chunk]
 //! ```
 //!
 //! Every contender is a process of its own: this program again, with other arguments. Each round starts each of them anew, in
@@ -12,6 +13,7 @@
 mod contenders;
 mod long;
 mod mixed;
+mod scale;
 mod serve;
 mod session;
 mod short;
@@ -52,6 +54,9 @@ struct Arguments {
     /// Only these versions of HTTP.
     #[arg(long, value_delimiter = ',', default_value = "1,2")]
     protocol: Vec<u8>,
+    /// Vary settings, connections and cores instead.
+    #[arg(long)]
+    scale: bool,
     #[command(flatten)]
     settings: Settings,
     /// Be the server of this name, until the standard input ends.
@@ -87,7 +92,11 @@ fn measure(arguments: Arguments) -> Result<(), String> {
     let mut session =
         Session::new(arguments).map_err(|error| format!("no place for the records: {error}"))?;
     introduce(&session);
-    crossing(&mut session);
+    if session.arguments.scale {
+        scale::run(&mut session);
+    } else {
+        crossing(&mut session);
+    }
     let (records, failures) = session.end();
     println!("\neach measurement is a line in {}", records.display());
     if failures.is_empty() {

@@ -25,6 +25,8 @@ pub(crate) use self::work::{Work, at, compute, pattern};
 /// How many handlers run at once where a server takes a number.
 pub(crate) const THREADS: usize = 10;
 
+const BACKLOG: i32 = 4096;
+
 /// What varies between servers of the same name.
 #[derive(Args, Clone, PartialEq)]
 pub(crate) struct Settings {
@@ -96,17 +98,13 @@ pub(crate) fn run(run: Run, settings: &Settings) -> Result<(), Box<dyn Error + S
     run(Box::leak(Box::new(Work::new(settings.clone()))))
 }
 
-/// A socket whose connections all have `TCP_NODELAY`: Linux hands it on to them.
-fn listener() -> std::io::Result<TcpListener> {
+/// A socket whose connections all have `TCP_NODELAY`: Linux hands it on to them. The client is told its address, since from here on
+/// it takes connections.
+fn announced() -> std::io::Result<TcpListener> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
-    Ok(listener)
-}
-
-/// The same, where the server is told so at once.
-fn announced() -> std::io::Result<TcpListener> {
-    let listener = listener()?;
-    // Its backlog takes connections from here on.
+    // Longer than the default, which loses connections of which thousands come at once.
+    rustix::net::listen(&listener, BACKLOG)?;
     server::announce(listener.local_addr()?)?;
     Ok(listener)
 }

@@ -82,6 +82,11 @@ impl Session {
         self.arguments.protocol.contains(&protocol) && matches(workload, &self.arguments.only)
     }
 
+    /// Whether this part of the scale was asked for: by what varies, or by the workload.
+    pub(crate) fn wants_of_scale(&self, parameter: &str, kind: Kind) -> bool {
+        self.wants(&format!("{}, {parameter}", kind.name()), 1)
+    }
+
     /// Those that can do it and were asked for.
     pub(crate) fn contenders(&self, kind: Kind, protocol: u8) -> Vec<&'static str> {
         let able = |contender: &&Contender| {
