@@ -5,9 +5,11 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Interest, Poll, Token};
+use rustix::net::sockopt;
 
 use crate::response::Response;
 
@@ -17,9 +19,13 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// A request and the body of its answer, whose status is 200.
 #[derive(Debug)]
 pub struct Exchange {
-    /// As it is sent.
+    /// Where the request goes.
+    pub path: String,
+    /// The request as HTTP/1.1 sends it.
     pub request: Vec<u8>,
-    /// The whole body.
+    /// The end of it that is its body.
+    body: usize,
+    /// The whole body of the answer.
     pub answer: Vec<u8>,
 }
 
@@ -28,7 +34,14 @@ impl Exchange {
     #[must_use]
     pub fn get(path: &str, answer: &[u8]) -> Exchange {
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-        Exchange { request: request.into_bytes(), answer: answer.to_vec() }
+        Exchange { path: path.to_owned(), request: request.into_bytes(), body: 0, answer: answer.to_vec() }
+    }
+
+    /// A request with a body.
+    #[must_use]
+    pub fn post(path: &str, body: &[u8], answer: &[u8]) -> Exchange {
+        let request = [&post_head(path, body.len()), body].concat();
+        Exchange { path: path.to_owned(), request, body: body.len(), answer: answer.to_vec() }
     }
 
     /// A request whose body of so many bytes comes back.
@@ -36,9 +49,20 @@ impl Exchange {
     pub fn echo(path: &str, length: usize) -> Exchange {
         // No power of two, so that pieces in the wrong order are noticed.
         let body: Vec<u8> = (0_u8..251).cycle().take(length).collect();
-        let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
-        Exchange { request: [head.as_bytes(), &body].concat(), answer: body }
+        Exchange::post(path, &body, &body)
     }
+
+    /// The request's body.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.request[self.request.len() - self.body..]
+    }
+}
+
+/// The head of a request whose body has so many bytes.
+#[must_use]
+pub fn post_head(path: &str, length: usize) -> Vec<u8> {
+    format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n").into_bytes()
 }
 
 /// What was measured.
@@ -50,6 +74,25 @@ pub struct Load {
     pub median: f64,
     /// Microseconds.
     pub p99: f64,
+    /// All requests, those of the warm-up too: what the server's own counters grow with.
+    pub requests: usize,
+}
+
+impl Load {
+    /// Sums up how long each request within the time took, in nanoseconds.
+    ///
+    /// # Errors
+    ///
+    /// If there was none.
+    pub(crate) fn of(mut latencies: Vec<u64>, time: Duration, requests: usize) -> Result<Load, String> {
+        latencies.sort_unstable();
+        let Some(last) = latencies.len().checked_sub(1) else {
+            return Err("no response within the time that is measured".to_owned());
+        };
+        let at = |percent: usize| latencies[last * percent / 100] as f64 / 1000.0;
+        let throughput = latencies.len() as f64 / time.as_secs_f64();
+        Ok(Load { throughput, median: at(50), p99: at(99), requests })
+    }
 }
 
 /// Loads a server with so many connections, each with one request at a time. Only what ends within the time after the warm-up counts.
@@ -74,8 +117,11 @@ pub fn load(
     let begin = Instant::now() + warm_up;
     let end = begin + time;
     let mut latencies = Vec::new();
+    let mut requests = 0;
     let mut active = connections;
     for client in clients.iter_mut().flatten() {
+        // Not the time in which all others connected.
+        client.started = Instant::now();
         client.start(exchange).map_err(told)?;
     }
     while active > 0 {
@@ -92,6 +138,7 @@ pub fn load(
             if !client.advance(exchange, &mut buffer)? {
                 continue;
             }
+            requests += 1;
             let now = Instant::now();
             if now > begin && now <= end {
                 latencies.push(u64::try_from((now - client.started).as_nanos()).unwrap_or(u64::MAX));
@@ -108,12 +155,7 @@ pub fn load(
             client.start(exchange).map_err(told)?;
         }
     }
-    latencies.sort_unstable();
-    let Some(last) = latencies.len().checked_sub(1) else {
-        return Err("no response within the time that is measured".to_owned());
-    };
-    let at = |percent: usize| latencies[last * percent / 100] as f64 / 1000.0;
-    Ok(Load { throughput: latencies.len() as f64 / time.as_secs_f64(), median: at(50), p99: at(99) })
+    Load::of(latencies, time, requests)
 }
 
 fn told(error: io::Error) -> String {
@@ -121,6 +163,13 @@ fn told(error: io::Error) -> String {
         return format!("nothing went through the connection for {} s", PATIENCE.as_secs());
     }
     format!("the connection failed: {error}")
+}
+
+/// Nothing waits for more to send, and the end is a reset: thousands of ports that linger would make each new connection search
+/// for a free one.
+pub(crate) fn prepare(stream: impl AsFd) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(&stream, true)?;
+    Ok(sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?)
 }
 
 /// A connection, with the request that it is at.
@@ -136,7 +185,7 @@ impl Client {
         let started = Instant::now();
         // On loopback this waits for nothing but room in the backlog.
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_nodelay(true)?;
+        prepare(&stream)?;
         stream.set_nonblocking(true)?;
         let mut stream = mio::net::TcpStream::from_std(stream);
         poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;

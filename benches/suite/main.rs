@@ -1,204 +1,138 @@
-//! The crossing from async to sync against what a user would write by hand.
+//! The crossing from async to sync against what users write by hand, and against synchronous servers.
 //!
 //! ```text
-//! cargo bench --bench suite [-- --rounds 7 --milliseconds 1000]
+//! cargo bench --bench suite [-- --rounds 5 --seconds 1 --connections 1,32 --only hello,echo --contenders wsgi,native]
+//! cargo bench --bench suite -- --scale [--only workers,chunk]
 //! ```
 //!
-//! Three servers answer the same `Hello World!`: a native async handler (the baseline), `spawn_blocking` by hand, and a
-//! `WsgiService`. All of them run in this process, one at a time under load, in interleaved rounds; each figure is a
-//! median over the rounds with the lowest and the highest, and ratios are taken within a round.
+//! Every contender is a process of its own: this program again, with other arguments. Each round starts each of them anew, in
+//! an order that rotates, warms it up and loads it; each figure is a median over the rounds with the lowest and the highest,
+//! and ratios are taken within a round. A wrong answer, an error or a server that does not start is told, takes that contender
+//! out of the workload, and makes the exit code 1. Every measurement is a line in `target/report/records/suite.jsonl`.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+mod contenders;
+mod long;
+mod mixed;
+mod scale;
+mod serve;
+mod session;
+mod short;
+mod system_calls;
+mod table;
+mod workloads;
 
-use axum::Router;
-use axum::routing::get;
-use http::{Request, Response};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::runtime::{Builder, Runtime};
-use tower::{Service, ServiceExt};
-use tower_wsgi::{Body, Input, WsgiService};
+use std::process::ExitCode;
 
-use tower_wsgi_benches::{argument, table};
+use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-const HELLO: &str = "Hello World!";
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+use crate::serve::Settings;
+use crate::session::Session;
+use crate::workloads::Kind;
 
-fn main() {
-    let rounds = argument("--rounds", 7);
-    let time = Duration::from_millis(argument("--milliseconds", 1000));
-    let connections = [1, 8, 32, 256];
+/// Compares ways to run blocking code behind HTTP.
+#[derive(Parser)]
+struct Arguments {
+    /// How often each contender is measured on each workload.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// The length of a measurement.
+    #[arg(long, default_value_t = 1.0)]
+    seconds: f64,
+    /// The length of the warm-up before it.
+    #[arg(long, default_value_t = 0.3)]
+    warm_up: f64,
+    /// How many keep-alive connections there are, each with one request at a time.
+    #[arg(long, value_delimiter = ',', default_value = "1,8,32,256")]
+    connections: Vec<usize>,
+    /// Only workloads whose name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Only contenders whose name contains one of these.
+    #[arg(long, value_delimiter = ',')]
+    contenders: Vec<String>,
+    /// Only these versions of HTTP.
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    protocol: Vec<u8>,
+    /// Vary settings, connections and cores instead.
+    #[arg(long)]
+    scale: bool,
+    #[command(flatten)]
+    settings: Settings,
+    /// Be the server of this name, until the standard input ends.
+    #[arg(long, hide = true)]
+    serve: Option<String>,
+    /// Cargo says so.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    raise_limit();
+    let arguments = Arguments::parse();
+    let done = match &arguments.serve {
+        Some(name) => serve(name, &arguments.settings),
+        None => measure(arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(name: &str, settings: &Settings) -> Result<(), String> {
+    let contender = contenders::named(name)?;
+    serve::run(contender.run, settings).map_err(|error| format!("{name}: {error}"))
+}
+
+fn measure(arguments: Arguments) -> Result<(), String> {
+    let mut session =
+        Session::new(arguments).map_err(|error| format!("no place for the records: {error}"))?;
+    introduce(&session);
+    if session.arguments.scale {
+        scale::run(&mut session);
+    } else {
+        crossing(&mut session);
+    }
+    let (records, failures) = session.end();
+    println!("\neach measurement is a line in {}", records.display());
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<&str> = failures.iter().filter_map(|failure| failure.lines().next()).collect();
+    Err(format!("left out:\n  {}", lines.join("\n  ")))
+}
+
+fn crossing(session: &mut Session) {
+    let short = Kind::SHORT.map(|kind| (kind, short::HTTP1));
+    let short = short.into_iter().chain([Kind::Hello, Kind::Echo].map(|kind| (kind, short::HTTP2)));
+    for (kind, protocol) in short {
+        if session.wants(kind.name(), protocol.version) {
+            short::run(session, kind, protocol);
+        }
+    }
+    for kind in Kind::LONG {
+        if session.wants(kind.name(), 1) {
+            long::run(session, kind);
+        }
+    }
+    if session.wants(Kind::Mixed.name(), 1) {
+        mixed::run(session);
+    }
+}
+
+fn introduce(session: &Session) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    println!("{cores} cores, {rounds} interleaved rounds of {} ms each\n", time.as_millis());
-
-    let names = ["native async", "spawn_blocking", "WsgiService"];
-    let server = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    let addresses = routers().map(|router| serve(&server, router));
-
-    println!("loopback HTTP/1.1, requests per second");
-    for connections in connections {
-        let mut throughput = vec![Vec::new(); names.len()];
-        let mut latency = vec![Vec::new(); names.len()];
-        for round in 0..=rounds {
-            for (index, address) in addresses.iter().enumerate() {
-                let load = load(*address, connections, time);
-                if round > 0 {
-                    throughput[index].push(load.throughput);
-                    latency[index].push(load.latency);
-                }
-            }
-        }
-        table(&format!("{connections} connections"), &names, &throughput);
-        if connections == 1 {
-            table("  median latency, microseconds", &names, &latency);
-        }
-    }
-
-    println!("\nin process, nanoseconds per request");
-    let inside = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-    let mut cost = vec![Vec::new(); names.len()];
-    for round in 0..=rounds {
-        let costs = [
-            in_process(&inside, service(native), time),
-            in_process(&inside, service(by_hand), time),
-            in_process(&inside, WsgiService::new(hello), time),
-        ];
-        if round > 0 {
-            costs.into_iter().zip(&mut cost).for_each(|(value, column)| column.push(value));
-        }
-    }
-    table("one after the other", &names, &cost);
+    let Arguments { rounds, seconds, warm_up, .. } = session.arguments;
+    println!("{cores} cores, {rounds} interleaved rounds of {seconds} s each after {warm_up} s of warm-up");
 }
 
-/// The work that all servers do.
-fn hello(_: Request<Input>) -> Response<&'static str> {
-    Response::new(HELLO)
-}
-
-async fn native(_: Request<Body>) -> Response<Body> {
-    Response::new(Body::from(HELLO))
-}
-
-/// What a user would write.
-async fn by_hand(_: Request<Body>) -> Response<Body> {
-    let text = tokio::task::spawn_blocking(|| HELLO).await.expect("no panic");
-    Response::new(Body::from(text))
-}
-
-fn routers() -> [Router; 3] {
-    [
-        Router::new().route("/", get(|| async { Response::new(axum::body::Body::from(HELLO)) })),
-        Router::new().route(
-            "/",
-            get(|| async {
-                let text = tokio::task::spawn_blocking(|| HELLO).await.expect("no panic");
-                Response::new(axum::body::Body::from(text))
-            }),
-        ),
-        Router::new().route_service("/", WsgiService::new(hello)),
-    ]
-}
-
-fn service<F, R>(
-    handler: F,
-) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone
-where
-    F: Fn(Request<Body>) -> R + Clone + Send,
-    R: Future<Output = Response<Body>> + Send,
-{
-    tower::service_fn(move |request| {
-        let response = handler(request);
-        async move { Ok(response.await) }
-    })
-}
-
-fn serve(runtime: &Runtime, router: Router) -> SocketAddr {
-    // tokio's backlog is long enough for all clients at once.
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
-    let address = listener.local_addr().expect("an address");
-    runtime.spawn(async move {
-        let listener = axum::serve::ListenerExt::tap_io(listener, |stream| {
-            stream.set_nodelay(true).expect("a socket");
-        });
-        axum::serve(listener, router).await.expect("a server");
-    });
-    address
-}
-
-struct Load {
-    throughput: f64,
-    /// The median in microseconds.
-    latency: f64,
-}
-
-/// Loads a server from one thread with so many connections, each with one request at a time.
-fn load(address: SocketAddr, connections: usize, time: Duration) -> Load {
-    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let mut streams = Vec::new();
-        for _ in 0..connections {
-            streams.push(TcpStream::connect(address).await.expect("a connection"));
-        }
-        let start = Instant::now();
-        let clients = streams.into_iter().map(|stream| tokio::spawn(client(stream, start + time)));
-        let clients: Vec<_> = clients.collect();
-        let mut latencies = Vec::new();
-        for client in clients {
-            latencies.extend(client.await.expect("a client"));
-        }
-        let elapsed = start.elapsed().as_secs_f64();
-        let throughput = latencies.len() as f64 / elapsed;
-        latencies.sort_unstable();
-        let latency = latencies[latencies.len() / 2] as f64 / 1000.0;
-        Load { throughput, latency }
-    })
-}
-
-/// The latency of each request in nanoseconds.
-async fn client(mut stream: TcpStream, end: Instant) -> Vec<u64> {
-    stream.set_nodelay(true).expect("a socket");
-    let mut latencies = Vec::new();
-    let mut buffer = [0; 1024];
-    let mut length = 0;
-    loop {
-        let start = Instant::now();
-        if start >= end {
-            return latencies;
-        }
-        stream.write_all(REQUEST).await.expect("a request");
-        let mut got = 0;
-        while length == 0 || got < length {
-            let n = stream.read(&mut buffer[got..]).await.expect("a response");
-            assert!(n > 0, "the server closed the connection");
-            got += n;
-            // All responses of a server have the same length: look for the end of the first one only.
-            if length == 0 && buffer[..got].ends_with(HELLO.as_bytes()) {
-                length = got;
-            }
-        }
-        latencies.push(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX));
-    }
-}
-
-/// Calls a service again and again from a task of a runtime.
-fn in_process<S>(runtime: &Runtime, service: S, time: Duration) -> f64
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    let task = runtime.spawn(async move {
-        let start = Instant::now();
-        let mut count = 0_u64;
-        while start.elapsed() < time {
-            for _ in 0..100 {
-                let Ok(response) = service.clone().oneshot(Request::new(Body::empty())).await;
-                assert!(response.status().is_success());
-            }
-            count += 100;
-        }
-        start.elapsed().as_nanos() as f64 / count as f64
-    });
-    runtime.block_on(task).expect("no panic")
+/// As many open files as may be, for this process and for the servers, who inherit it.
+fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it stays too low, whoever needs more says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
