@@ -1,6 +1,7 @@
-//! What the benchmarks have in common: the load generator, and the statistics of rounds.
+//! What the benchmarks have in common: the load generator, the statistics of rounds, and the records of what was measured.
 
 pub mod load;
+pub mod record;
 pub mod response;
 mod table;
 
