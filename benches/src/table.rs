@@ -19,7 +19,10 @@ pub fn table(title: &str, names: &[&str], columns: &[Vec<f64>]) {
 #[must_use]
 pub fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
-    (values[0], values[values.len() / 2], values[values.len() - 1])
+    let last = values.len() - 1;
+    // The mean of the two in the middle, which are the same one if their number is odd.
+    let median = f64::midpoint(values[last / 2], values[values.len() / 2]);
+    (values[0], median, values[last])
 }
 
 /// The number after `name` on the command line.
