@@ -31,7 +31,8 @@ struct Arguments {
     suite: Vec<String>,
 }
 
-const QUICK: [&str; 4] = ["--rounds", "3", "--milliseconds", "100"];
+const QUICK_SUITE: [&str; 4] = ["--rounds", "3", "--seconds", "0.1"];
+const QUICK_IN_PLACE: [&str; 4] = ["--rounds", "3", "--milliseconds", "20"];
 
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
@@ -44,14 +45,11 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
+    let mut failures = Vec::new();
     if !arguments.no_run {
-        let quick = if arguments.quick { &QUICK[..] } else { &[] };
-        let of_suite: Vec<&str> =
-            quick.iter().copied().chain(arguments.suite.iter().map(String::as_str)).collect();
-        bench("suite", &of_suite)?;
-        bench("suite", &[&["--scale"], &of_suite[..]].concat())?;
-        bench("in_place", quick)?;
+        failures = measure(arguments);
     }
+    // What was measured is worth a report, whatever else went wrong.
     let records = record::directory().map_err(|error| error.to_string())?;
     let path = report::write(&records)?;
     println!("{}", path.display());
@@ -60,7 +58,18 @@ fn run(arguments: &Arguments) -> Result<(), String> {
             println!("{}", path.display());
         }
     }
-    Ok(())
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
+}
+
+/// Returns what went wrong.
+fn measure(arguments: &Arguments) -> Vec<String> {
+    let quick = |of: &'static [&str]| if arguments.quick { of } else { &[] }.iter().copied();
+    let mut suite: Vec<&str> = quick(&QUICK_SUITE).collect();
+    suite.extend(arguments.suite.iter().map(String::as_str));
+    let scale = [&["--scale"], &suite[..]].concat();
+    let in_place: Vec<&str> = quick(&QUICK_IN_PLACE).collect();
+    let benches = [("suite", suite), ("suite", scale), ("in_place", in_place)];
+    benches.iter().filter_map(|(name, arguments)| bench(name, arguments).err()).collect()
 }
 
 /// Cargo builds it first, if it has to.
@@ -71,6 +80,6 @@ fn bench(name: &str, arguments: &[&str]) -> Result<(), String> {
     let status = command.status().map_err(|error| format!("cargo does not start: {error}"))?;
     match status.success() {
         true => Ok(()),
-        false => Err(format!("the benchmark {name} {} ended with {status}", arguments.join(" "))),
+        false => Err(format!("{name} {} ended with {status}", arguments.join(" "))),
     }
 }

@@ -28,9 +28,9 @@ pub(crate) use publish::publish;
 pub(crate) fn write(records: &Path) -> Result<PathBuf, String> {
     let results = Results::read(records)?;
     let directory = records.parent().unwrap_or(records);
-    let looks = Looks::new(&results.contenders);
     let charts = charts::charts(&results);
     for chart in &charts {
+        let looks = Looks::new(chart.suite, &results.rivals(chart.suite));
         let path = directory.join(chart.name());
         let svg = chart.plot.svg(&looks).map_err(|error| format!("{}: {error}", path.display()))?;
         save(&path, &svg)?;

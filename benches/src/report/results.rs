@@ -12,8 +12,6 @@ use super::vocabulary::{Metric, Suite};
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     pub(crate) comparisons: Vec<Comparison>,
-    /// All contenders.
-    pub(crate) contenders: Vec<String>,
 }
 
 /// Figures that differ in the parameter's value, the contender and the round.
@@ -73,9 +71,6 @@ impl Results {
         let suite = Suite::named(&record.suite).ok_or_else(|| format!("unknown suite {:?}", record.suite))?;
         let metric =
             Metric::named(&record.metric).ok_or_else(|| format!("unknown metric {:?}", record.metric))?;
-        if !self.contenders.contains(&record.contender) {
-            self.contenders.push(record.contender.clone());
-        }
         let same = |comparison: &Comparison| {
             comparison.suite == suite
                 && comparison.workload == record.workload
@@ -93,6 +88,19 @@ impl Results {
         });
         comparison.point(record.value).figures(&record.contender).rounds.insert(record.round, record.figure);
         Ok(())
+    }
+
+    /// All contenders of the suites in which ours is the same, so that they look the same in these.
+    pub(crate) fn rivals(&self, suite: &Suite) -> Vec<&str> {
+        let comparisons = self.comparisons.iter().filter(|comparison| comparison.suite.ours == suite.ours);
+        let points = comparisons.flat_map(|comparison| &comparison.points);
+        let mut contenders = Vec::new();
+        for figures in points.flat_map(|point| &point.figures) {
+            if !contenders.contains(&figures.contender.as_str()) {
+                contenders.push(figures.contender.as_str());
+            }
+        }
+        contenders
     }
 
     /// Those of a suite.
