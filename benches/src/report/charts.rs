@@ -49,7 +49,7 @@ fn same_plot(one: &Comparison, other: &Comparison) -> bool {
     let same_workload = one.workload == other.workload && one.parameter == other.parameter;
     let latencies = |it: &Comparison| [MEDIAN, TAIL].contains(&it.metric.name);
     let same_metric = one.metric == other.metric || latencies(one) && latencies(other);
-    let small = |it: &Comparison| it.points.len() == 1 || it.metric.name == TRANSFER;
+    let small = |it: &Comparison| it.parameter.is_empty() || it.metric.name == TRANSFER;
     one.protocol == other.protocol
         && match curve(one) || curve(other) {
             true => same_workload && one.metric == other.metric,

@@ -85,7 +85,7 @@ fn section(chart: &Chart<'_>) -> String {
     let mut text = format!("\n![{}: {}]({})\n\n", plot.title, plot.caption, chart.name());
     for comparison in &chart.shows {
         if comparison.title() != plot.title {
-            let _ = write!(text, "{}, ", comparison.workload);
+            let _ = write!(text, "**{}**, ", comparison.workload);
         }
         text += &markdown::comparison(comparison);
     }

@@ -43,8 +43,10 @@ fn bars(area: &Area<'_>, field: &Field<'_>, index: usize, group: &Group, looks: 
     let mut bars: Vec<_> = group.bars.iter().collect();
     bars.sort_by_key(|bar| looks.position(&bar.contender));
     let (middle, floor) = at(field, index as f64, bottom(field));
-    let room = f64::from(at(field, 1.0, 0.0).0 - at(field, 0.0, 0.0).0);
+    let room = f64::from(at(field, 0.5, 0.0).0 - at(field, -0.5, 0.0).0);
     let step = (room * FILLED / bars.len() as f64).min(WIDEST);
+    let values = bars.iter().map(|bar| short(bar.tail.unwrap_or(bar.figure).median));
+    let widest = values.map(|text| width(&text, VALUE)).max().unwrap_or(0);
     for (place, bar) in bars.iter().enumerate() {
         let left = f64::from(middle) + step * (place as f64 - bars.len() as f64 / 2.0);
         // A pixel between two bars.
@@ -67,9 +69,9 @@ fn bars(area: &Area<'_>, field: &Field<'_>, index: usize, group: &Group, looks: 
         let highest = bar.tail.unwrap_or(bar.figure);
         let top = at(field, 0.0, highest.high).1 - 4;
         let text = short(highest.median);
-        let (x, width) = (i32::midpoint(left, right), width(&text, VALUE));
+        let x = i32::midpoint(left, right);
         let style = font(VALUE);
-        if f64::from(width) < step {
+        if f64::from(widest) < step {
             area.draw_text(&text, &above(&style), (x, top))?;
         } else if step >= VALUE {
             area.draw_text(&text, &upwards(&style), (x, top))?;
