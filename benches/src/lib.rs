@@ -7,4 +7,4 @@ pub mod response;
 pub mod server;
 mod table;
 
-pub use table::{argument, spread, table};
+pub use table::{spread, table};

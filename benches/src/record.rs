@@ -73,10 +73,14 @@ impl Records {
 ///
 /// # Errors
 ///
-/// If it cannot be read, or a line is no record.
+/// If it cannot be read, or a line is no record; the error names the line.
 pub fn read(path: &Path) -> io::Result<Vec<Record>> {
-    let lines = BufReader::new(File::open(path)?).lines();
-    lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect()
+    let lines = BufReader::new(File::open(path)?).lines().enumerate();
+    let record = |(index, line): (usize, io::Result<String>)| {
+        let error = |error| io::Error::other(format!("line {} is no record: {error}", index + 1));
+        serde_json::from_str(&line?).map_err(error)
+    };
+    lines.map(record).collect()
 }
 
 /// Where all records are: `report/records` below the target directory that this program runs from.
@@ -86,7 +90,9 @@ pub fn read(path: &Path) -> io::Result<Vec<Record>> {
 /// If the program's own path is unknown.
 pub fn directory() -> io::Result<PathBuf> {
     let program = std::env::current_exe()?;
-    // target/PROFILE/deps/PROGRAM, for benchmarks and their tests.
-    let target = program.ancestors().nth(3).ok_or_else(|| io::Error::other("not in a target directory"))?;
+    // target/PROFILE/PROGRAM, or target/PROFILE/deps/PROGRAM for benchmarks and tests.
+    let profile = program.ancestors().skip(1).find(|directory| !directory.ends_with("deps"));
+    let target =
+        profile.and_then(Path::parent).ok_or_else(|| io::Error::other("not in a target directory"))?;
     Ok(target.join("report/records"))
 }

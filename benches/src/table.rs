@@ -1,4 +1,4 @@
-//! Arguments and tables.
+//! Tables.
 
 /// Prints medians with their range, and the median of the ratios to the first column within each round.
 pub fn table(title: &str, names: &[&str], columns: &[Vec<f64>]) {
@@ -19,12 +19,8 @@ pub fn table(title: &str, names: &[&str], columns: &[Vec<f64>]) {
 #[must_use]
 pub fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
-    (values[0], values[values.len() / 2], values[values.len() - 1])
-}
-
-/// The number after `name` on the command line.
-#[must_use]
-pub fn argument(name: &str, default: u64) -> u64 {
-    let mut arguments = std::env::args().skip_while(|argument| argument != name);
-    arguments.nth(1).and_then(|value| value.parse().ok()).unwrap_or(default)
+    let last = values.len() - 1;
+    // The mean of the two in the middle, which are the same one if their number is odd.
+    let median = f64::midpoint(values[last / 2], values[values.len() / 2]);
+    (values[0], median, values[last])
 }
