@@ -8,7 +8,8 @@
 //! Every contender is a process of its own: this program again, with other arguments. Each round starts each of them anew, in
 //! an order that rotates, warms it up and loads it; each figure is a median over the rounds with the lowest and the highest,
 //! and ratios are taken within a round. A wrong answer, an error or a server that does not start is told, takes that contender
-//! out of the workload, and makes the exit code 1. Every measurement is a line in `target/report/records/suite.jsonl`.
+//! out of the workload, and makes the exit code 1. Every measurement is a line in `target/report/records/suite.jsonl`,
+//! with `--scale` in `scale.jsonl`.
 
 mod contenders;
 mod long;

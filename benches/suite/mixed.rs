@@ -29,12 +29,12 @@ const STALLED: &str = "mixed, with stalled clients";
 /// Measures both, each as a workload.
 pub(crate) fn run(session: &mut Session) {
     let names = session.contenders(Kind::Mixed, HTTP1.version);
-    let title =
-        |workload| Title { suite: "crossing", workload, protocol: HTTP1.name, parameter: "connections" };
+    let title = |workload| Title { suite: "crossing", workload, protocol: HTTP1.name, parameter: "" };
     session.rounds(&[title(ALONE), title(STALLED)], &names, &METRICS, |session, title, name, _| {
         let server = start(name, &session.settings)?;
         let exchange = Kind::Hello.exchange(&session.settings);
-        let value = CONNECTIONS as f64;
+        // It varies nothing: both are drawn beside each other.
+        let value = 0.0;
         if title.workload == ALONE {
             return measure(session, HTTP1, &server, &exchange, CONNECTIONS, value);
         }

@@ -76,13 +76,8 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(arguments: Arguments) -> io::Result<Session> {
         let settings = Settings { steps: calibrate(), ..arguments.settings.clone() };
-        Ok(Session {
-            arguments,
-            settings,
-            records: Records::create("suite")?,
-            failures: Vec::new(),
-            faulty: Vec::new(),
-        })
+        let records = Records::create(if arguments.scale { "scale" } else { "suite" })?;
+        Ok(Session { arguments, settings, records, failures: Vec::new(), faulty: Vec::new() })
     }
 
     /// Whether it was asked for.

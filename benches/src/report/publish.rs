@@ -13,7 +13,7 @@ type Choice = (&'static str, fn(&Chart<'_>) -> bool);
 const CHOSEN: [Choice; 4] = [
     ("hello.svg", |chart| crossing(chart) && about(chart, "hello") && measures(chart, "requests per second")),
     ("bodies.svg", |chart| crossing(chart) && measures(chart, TRANSFER)),
-    ("slow-clients.svg", |chart| crossing(chart) && about(chart, "slow") && measures(chart, TAIL)),
+    ("slow-clients.svg", |chart| crossing(chart) && about(chart, "stalled") && measures(chart, TAIL)),
     ("sync-to-async.svg", |chart| chart.suite.name == "in_place" && measures(chart, "ns per call")),
 ];
 
