@@ -21,14 +21,14 @@ use http_body_util::BodyExt;
 use tokio::runtime::{Builder, Handle};
 use tower_wsgi::Body;
 
+mod bench;
 mod bodies;
 mod contenders;
 mod runtime_thread;
-mod session;
 
+use crate::bench::Bench;
 use crate::bodies::{BODY, Chunks};
 use crate::contenders::{Contenders, service};
-use crate::session::Session;
 
 /// Compares ways to call an async service from a plain thread.
 #[derive(Debug, Parser)]
@@ -61,42 +61,42 @@ fn run(arguments: Arguments) -> io::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let Arguments { rounds, milliseconds, only, .. } = arguments;
     println!("{cores} cores, {rounds} interleaved rounds of {milliseconds} ms each\n");
-    let mut session = Session::new(rounds, Duration::from_millis(milliseconds), only)?;
+    let mut bench = Bench::new(rounds, Duration::from_millis(milliseconds), only)?;
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     println!("nanoseconds per call, head and body");
-    calls(&mut session, runtime.handle())?;
+    calls(&mut bench, runtime.handle())?;
     println!("\nmilliseconds for 256 MiB in chunks of 64 KiB");
-    long(&mut session, runtime.handle())?;
-    println!("\neach measurement is a line in {}", session.path().display());
+    long(&mut bench, runtime.handle())?;
+    println!("\neach measurement is a line in {}", bench.path().display());
     Ok(())
 }
 
-fn calls(session: &mut Session, runtime: &Handle) -> io::Result<()> {
+fn calls(bench: &mut Bench, runtime: &Handle) -> io::Result<()> {
     let ready = Contenders::new(runtime, service(|_| async { hello() }))?;
-    session.calls("ready", &ready)?;
+    bench.calls("ready", &ready)?;
     {
         let _inside = runtime.enter();
-        session.calls("ready, inside the runtime's context", &ready)?;
+        bench.calls("ready, inside the runtime's context", &ready)?;
     }
     let yields = service(|_| async {
         tokio::task::yield_now().await;
         hello()
     });
-    session.calls("yields once", &Contenders::new(runtime, yields)?)?;
+    bench.calls("yields once", &Contenders::new(runtime, yields)?)?;
     let waits = service(|_| async {
         tokio::spawn(async {}).await.expect("no panic");
         hello()
     });
-    session.calls("waits for a task", &Contenders::new(runtime, waits)?)
+    bench.calls("waits for a task", &Contenders::new(runtime, waits)?)
 }
 
-fn long(session: &mut Session, runtime: &Handle) -> io::Result<()> {
+fn long(bench: &mut Bench, runtime: &Handle) -> io::Result<()> {
     let counts = service(|request: Request<Body>| async { Response::new(Body::from(count(request).await)) });
     let upload = Contenders::new(runtime, counts)?;
-    session.bodies("256 MiB in from an async body", &upload.ways(|| Body::new(Chunks(BODY))))?;
-    session.bodies("256 MiB in from a blocking reader", &upload.reading())?;
+    bench.bodies("256 MiB in from an async body", &upload.ways(|| Body::new(Chunks(BODY))))?;
+    bench.bodies("256 MiB in from a blocking reader", &upload.reading())?;
     let sends = service(|_| async { Response::new(Body::new(Chunks(BODY))) });
-    session.bodies("256 MiB out", &Contenders::new(runtime, sends)?.ways(Body::empty))
+    bench.bodies("256 MiB out", &Contenders::new(runtime, sends)?.ways(Body::empty))
 }
 
 fn hello() -> Response<Body> {

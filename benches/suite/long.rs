@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tower_wsgi_benches::load::{Exchange, once, post_head};
 use tower_wsgi_benches::server::Server;
 
+use crate::bench::{Bench, CPU, SPEED, SWITCHES, Sample, Title, start};
 use crate::serve::{Settings, at, pattern};
-use crate::session::{CPU, SPEED, SWITCHES, Sample, Session, Title, start};
 use crate::workloads::Kind;
 
 pub(crate) const METRICS: [&str; 3] = [SPEED, CPU, SWITCHES];
@@ -17,12 +17,10 @@ pub(crate) const METRICS: [&str; 3] = [SPEED, CPU, SWITCHES];
 const PIECE: usize = 256 * 1024;
 
 /// Measures one workload.
-pub(crate) fn run(session: &mut Session, kind: Kind) {
+pub(crate) fn run(bench: &mut Bench, kind: Kind) {
     let title = Title { suite: "crossing", workload: kind.name(), protocol: "HTTP/1.1", parameter: "" };
-    let names = session.contenders(kind, 1);
-    session.rounds(&[title], &names, &METRICS, |session, _, name, _| {
-        measure(name, kind, &session.settings, 0.0)
-    });
+    let names = bench.contenders(kind, 1);
+    bench.rounds(&[title], &names, &METRICS, |bench, _, name, _| measure(name, kind, &bench.settings, 0.0));
 }
 
 /// One body, and what the server used for it.

@@ -11,12 +11,12 @@
 //! out of the workload, and makes the exit code 1. Every measurement is a line in `target/report/records/suite.jsonl`,
 //! with `--scale` in `scale.jsonl`.
 
+mod bench;
 mod contenders;
 mod long;
 mod mixed;
 mod scale;
 mod serve;
-mod session;
 mod short;
 mod system_calls;
 mod table;
@@ -27,8 +27,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::bench::Bench;
 use crate::serve::Settings;
-use crate::session::Session;
 use crate::workloads::Kind;
 
 /// Compares ways to run blocking code behind HTTP.
@@ -90,15 +90,14 @@ fn serve(name: &str, settings: &Settings) -> Result<(), String> {
 }
 
 fn measure(arguments: Arguments) -> Result<(), String> {
-    let mut session =
-        Session::new(arguments).map_err(|error| format!("no place for the records: {error}"))?;
-    introduce(&session);
-    if session.arguments.scale {
-        scale::run(&mut session);
+    let mut bench = Bench::new(arguments).map_err(|error| format!("no place for the records: {error}"))?;
+    introduce(&bench);
+    if bench.arguments.scale {
+        scale::run(&mut bench);
     } else {
-        crossing(&mut session);
+        crossing(&mut bench);
     }
-    let (records, failures) = session.end();
+    let (records, failures) = bench.end();
     println!("\neach measurement is a line in {}", records.display());
     if failures.is_empty() {
         return Ok(());
@@ -107,27 +106,27 @@ fn measure(arguments: Arguments) -> Result<(), String> {
     Err(format!("left out:\n  {}", lines.join("\n  ")))
 }
 
-fn crossing(session: &mut Session) {
+fn crossing(bench: &mut Bench) {
     let short = Kind::SHORT.map(|kind| (kind, short::HTTP1));
     let short = short.into_iter().chain([Kind::Hello, Kind::Echo].map(|kind| (kind, short::HTTP2)));
     for (kind, protocol) in short {
-        if session.wants(kind.name(), protocol.version) {
-            short::run(session, kind, protocol);
+        if bench.wants(kind.name(), protocol.version) {
+            short::run(bench, kind, protocol);
         }
     }
     for kind in Kind::LONG {
-        if session.wants(kind.name(), 1) {
-            long::run(session, kind);
+        if bench.wants(kind.name(), 1) {
+            long::run(bench, kind);
         }
     }
-    if session.wants(Kind::Mixed.name(), 1) {
-        mixed::run(session);
+    if bench.wants(Kind::Mixed.name(), 1) {
+        mixed::run(bench);
     }
 }
 
-fn introduce(session: &Session) {
+fn introduce(bench: &Bench) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let Arguments { rounds, seconds, warm_up, .. } = session.arguments;
+    let Arguments { rounds, seconds, warm_up, .. } = bench.arguments;
     println!("{cores} cores, {rounds} interleaved rounds of {seconds} s each after {warm_up} s of warm-up");
 }
 

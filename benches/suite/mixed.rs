@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tower_wsgi_benches::load::{Exchange, post_head};
 
-use crate::session::{CPU, P50, P99, Sample, Session, THROUGHPUT, Title, start};
+use crate::bench::{Bench, CPU, P50, P99, Sample, THROUGHPUT, Title, start};
 use crate::short::{HTTP1, measure};
 use crate::workloads::Kind;
 
@@ -27,24 +27,24 @@ const ALONE: &str = "mixed, alone";
 const STALLED: &str = "mixed, with stalled clients";
 
 /// Measures both, each as a workload.
-pub(crate) fn run(session: &mut Session) {
-    let names = session.contenders(Kind::Mixed, HTTP1.version);
+pub(crate) fn run(bench: &mut Bench) {
+    let names = bench.contenders(Kind::Mixed, HTTP1.version);
     let title = |workload| Title { suite: "crossing", workload, protocol: HTTP1.name, parameter: "" };
-    session.rounds(&[title(ALONE), title(STALLED)], &names, &METRICS, |session, title, name, _| {
-        let server = start(name, &session.settings)?;
-        let exchange = Kind::Hello.exchange(&session.settings);
+    bench.rounds(&[title(ALONE), title(STALLED)], &names, &METRICS, |bench, title, name, _| {
+        let server = start(name, &bench.settings)?;
+        let exchange = Kind::Hello.exchange(&bench.settings);
         // It varies nothing: both are drawn beside each other.
         let value = 0.0;
         if title.workload == ALONE {
-            return measure(session, HTTP1, &server, &exchange, CONNECTIONS, value);
+            return measure(bench, HTTP1, &server, &exchange, CONNECTIONS, value);
         }
-        let stalled = stall(server.address, session.settings.length());
+        let stalled = stall(server.address, bench.settings.length());
         let stalled = stalled.map_err(|error| format!("no stalled client: {error}"))?;
         if name == STARVES && starved(server.address, &exchange) {
             println!("{STALLED}: no answer within {} s from {name}", PATIENCE.as_secs());
             return Ok(vec![Sample { value, metric: THROUGHPUT, figure: 0.0 }]);
         }
-        let samples = measure(session, HTTP1, &server, &exchange, CONNECTIONS, value);
+        let samples = measure(bench, HTTP1, &server, &exchange, CONNECTIONS, value);
         // It ends before its clients, whose ends it would tell.
         drop(server);
         drop(stalled);

@@ -2,10 +2,10 @@
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::bench::{Bench, Sample, Title, start};
 use crate::contenders::{BASELINE, OURS};
 use crate::long;
 use crate::serve::Settings;
-use crate::session::{Sample, Session, Title, start};
 use crate::short::{self, HTTP1, measure};
 use crate::workloads::Kind;
 
@@ -22,18 +22,18 @@ const FOR_CORES: usize = 32;
 const OTHER_FILES: usize = 100;
 
 /// Measures all that were asked for.
-pub(crate) fn run(session: &mut Session) {
+pub(crate) fn run(bench: &mut Bench) {
     for kind in [Kind::Hello, Kind::Block] {
-        workers(session, kind);
+        workers(bench, kind);
     }
-    let mebibytes = session.settings.mebibytes.min(MEBIBYTES);
-    let settings = Settings { mebibytes, ..session.settings.clone() };
+    let mebibytes = bench.settings.mebibytes.min(MEBIBYTES);
+    let settings = Settings { mebibytes, ..bench.settings.clone() };
     let queue = |size| Settings { send_queue_size: size, ..settings.clone() };
-    downloads(session, "send_queue_size", SEND_QUEUES.map(|size| (size, queue(size))));
+    downloads(bench, "send_queue_size", SEND_QUEUES.map(|size| (size, queue(size))));
     let chunk = |length| Settings { chunk: length, ..settings.clone() };
-    downloads(session, "chunk", CHUNKS.map(|length| (length, chunk(length))));
-    connections(session);
-    cores(session);
+    downloads(bench, "chunk", CHUNKS.map(|length| (length, chunk(length))));
+    connections(bench);
+    cores(bench);
 }
 
 fn title(kind: Kind, parameter: &'static str) -> Title {
@@ -42,7 +42,7 @@ fn title(kind: Kind, parameter: &'static str) -> Title {
 
 /// A load of so many connections on a server of its own.
 fn load(
-    session: &Session,
+    bench: &Bench,
     name: &str,
     kind: Kind,
     settings: &Settings,
@@ -50,34 +50,34 @@ fn load(
     value: usize,
 ) -> Result<Vec<Sample>, String> {
     let server = start(name, settings)?;
-    measure(session, HTTP1, &server, &kind.exchange(settings), connections, value as f64)
+    measure(bench, HTTP1, &server, &kind.exchange(settings), connections, value as f64)
 }
 
-fn workers(session: &mut Session, kind: Kind) {
-    if !session.wants_of_scale("workers", kind) {
+fn workers(bench: &mut Bench, kind: Kind) {
+    if !bench.wants_of_scale("workers", kind) {
         return;
     }
-    session.rounds(&[title(kind, "workers")], &[OURS], &short::METRICS, |session, _, name, _| {
+    bench.rounds(&[title(kind, "workers")], &[OURS], &short::METRICS, |bench, _, name, _| {
         every(WORKERS, |workers| {
-            let settings = Settings { workers, ..session.settings.clone() };
-            load(session, name, kind, &settings, FOR_WORKERS, workers)
+            let settings = Settings { workers, ..bench.settings.clone() };
+            load(bench, name, kind, &settings, FOR_WORKERS, workers)
         })
     });
 }
 
-fn downloads<const N: usize>(session: &mut Session, parameter: &'static str, points: [(usize, Settings); N]) {
+fn downloads<const N: usize>(bench: &mut Bench, parameter: &'static str, points: [(usize, Settings); N]) {
     let kind = Kind::Iterator;
-    if !session.wants_of_scale(parameter, kind) {
+    if !bench.wants_of_scale(parameter, kind) {
         return;
     }
-    session.rounds(&[title(kind, parameter)], &[OURS], &long::METRICS, |_, _, name, _| {
+    bench.rounds(&[title(kind, parameter)], &[OURS], &long::METRICS, |_, _, name, _| {
         every(&points, |(value, settings)| long::measure(name, kind, settings, *value as f64))
     });
 }
 
-fn connections(session: &mut Session) {
+fn connections(bench: &mut Bench) {
     let kind = Kind::Hello;
-    if !session.wants_of_scale("connections", kind) {
+    if !bench.wants_of_scale("connections", kind) {
         return;
     }
     let limit = getrlimit(Resource::Nofile)
@@ -86,31 +86,31 @@ fn connections(session: &mut Session) {
     let (possible, not): (Vec<usize>, Vec<usize>) =
         CONNECTIONS.iter().partition(|connections| **connections + OTHER_FILES <= limit);
     for connections in not {
-        session.fail(format!("{connections} connections: only {limit} files may be open (ulimit -Hn)"));
+        bench.fail(format!("{connections} connections: only {limit} files may be open (ulimit -Hn)"));
     }
     let names = [BASELINE, OURS];
-    session.rounds(&[title(kind, "connections")], &names, &short::METRICS, |session, _, name, _| {
+    bench.rounds(&[title(kind, "connections")], &names, &short::METRICS, |bench, _, name, _| {
         every(&possible, |connections| {
             // Each may have a request that waits; by default the thousand-and-first gets 503.
-            let max_queued = session.settings.max_queued.max(*connections);
-            let settings = Settings { max_queued, ..session.settings.clone() };
-            load(session, name, kind, &settings, *connections, *connections)
+            let max_queued = bench.settings.max_queued.max(*connections);
+            let settings = Settings { max_queued, ..bench.settings.clone() };
+            load(bench, name, kind, &settings, *connections, *connections)
         })
     });
 }
 
-fn cores(session: &mut Session) {
+fn cores(bench: &mut Bench) {
     let kind = Kind::Hello;
-    if !session.wants_of_scale("cores", kind) {
+    if !bench.wants_of_scale("cores", kind) {
         return;
     }
     let there = std::thread::available_parallelism().map_or(1, usize::from);
     let names = [BASELINE, OURS];
-    session.rounds(&[title(kind, "cores")], &names, &short::METRICS, |session, _, name, _| {
+    bench.rounds(&[title(kind, "cores")], &names, &short::METRICS, |bench, _, name, _| {
         // The load generator keeps all cores: on two of them it shares what the server has.
         every([1, 2].into_iter().filter(|cores| *cores <= there), |cores| {
-            let settings = Settings { cores, ..session.settings.clone() };
-            load(session, name, kind, &settings, FOR_CORES, cores)
+            let settings = Settings { cores, ..bench.settings.clone() };
+            load(bench, name, kind, &settings, FOR_CORES, cores)
         })
     });
 }

@@ -8,8 +8,8 @@ use tower_wsgi_benches::load::{self, Exchange, Load};
 use tower_wsgi_benches::load2;
 use tower_wsgi_benches::server::Server;
 
+use crate::bench::{Bench, CPU, P50, P99, SWITCHES, SYSTEM_CALLS, Sample, THROUGHPUT, Title, start};
 use crate::serve::THREADS;
-use crate::session::{CPU, P50, P99, SWITCHES, SYSTEM_CALLS, Sample, Session, THROUGHPUT, Title, start};
 use crate::system_calls::Counter;
 use crate::workloads::Kind;
 
@@ -30,26 +30,26 @@ pub(crate) const HTTP1: Protocol = Protocol { name: "HTTP/1.1", version: 1, load
 pub(crate) const HTTP2: Protocol = Protocol { name: "HTTP/2", version: 2, load: load2::load };
 
 /// Measures one workload.
-pub(crate) fn run(session: &mut Session, kind: Kind, protocol: Protocol) {
-    let mut names = session.contenders(kind, protocol.version);
+pub(crate) fn run(bench: &mut Bench, kind: Kind, protocol: Protocol) {
+    let mut names = bench.contenders(kind, protocol.version);
     if kind == Kind::Block && !names.is_empty() {
         names.push(IDEAL);
     }
     let title =
         Title { suite: "crossing", workload: kind.name(), protocol: protocol.name, parameter: "connections" };
-    let exchange = kind.exchange(&session.settings);
-    session.rounds(&[title], &names, &METRICS, |session, _, name, round| {
-        let connections = &session.arguments.connections;
+    let exchange = kind.exchange(&bench.settings);
+    bench.rounds(&[title], &names, &METRICS, |bench, _, name, round| {
+        let connections = &bench.arguments.connections;
         if name == IDEAL {
-            return Ok(connections.iter().map(|connections| ideal(*connections, session.time())).collect());
+            return Ok(connections.iter().map(|connections| ideal(*connections, bench.time())).collect());
         }
-        let server = start(name, &session.settings)?;
+        let server = start(name, &bench.settings)?;
         let mut all = Vec::new();
         for connections in connections.iter().copied() {
             let value = connections as f64;
-            all.extend(measure(session, protocol, &server, &exchange, connections, value)?);
+            all.extend(measure(bench, protocol, &server, &exchange, connections, value)?);
             if round == 0 {
-                all.extend(system_calls(session, protocol, &server, &exchange, connections)?);
+                all.extend(system_calls(bench, protocol, &server, &exchange, connections)?);
             }
         }
         Ok(all)
@@ -58,7 +58,7 @@ pub(crate) fn run(session: &mut Session, kind: Kind, protocol: Protocol) {
 
 /// A load, and what the server has used for it.
 pub(crate) fn measure(
-    session: &Session,
+    bench: &Bench,
     protocol: Protocol,
     server: &Server,
     exchange: &Exchange,
@@ -66,7 +66,7 @@ pub(crate) fn measure(
     value: f64,
 ) -> Result<Vec<Sample>, String> {
     let before = server.usage()?;
-    let load = (protocol.load)(server.address, exchange, connections, session.warm_up(), session.time());
+    let load = (protocol.load)(server.address, exchange, connections, bench.warm_up(), bench.time());
     let load = load.map_err(|error| format!("{error}, with {connections} connections"))?;
     let used = server.usage()?.since(&before);
     let sample = |metric, figure| Sample { value, metric, figure };
@@ -81,7 +81,7 @@ pub(crate) fn measure(
 
 /// Counted in a load of its own, since the counting costs time.
 fn system_calls(
-    session: &Session,
+    bench: &Bench,
     protocol: Protocol,
     server: &Server,
     exchange: &Exchange,
@@ -90,7 +90,7 @@ fn system_calls(
     let Some(counter) = Counter::start(server.id()) else {
         return Ok(None);
     };
-    let load = (protocol.load)(server.address, exchange, connections, Duration::ZERO, session.warm_up())?;
+    let load = (protocol.load)(server.address, exchange, connections, Duration::ZERO, bench.warm_up())?;
     let sample = |calls: u64| {
         let figure = calls as f64 / load.requests as f64;
         Sample { value: connections as f64, metric: SYSTEM_CALLS, figure }

@@ -3,8 +3,8 @@
 use tower_wsgi_benches::record::Record;
 use tower_wsgi_benches::spread;
 
+use crate::bench::Title;
 use crate::contenders::{BASELINE, OURS};
-use crate::session::Title;
 
 /// One table: a block for each value of the parameter, a line for each contender. The first metric is shown with its range
 /// and its ratios, the others by their medians.

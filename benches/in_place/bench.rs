@@ -11,16 +11,16 @@ use tower_wsgi_benches::table;
 use crate::contenders::{Contenders, Hello, Way};
 
 /// Measures, records and prints.
-pub(crate) struct Session {
+pub(crate) struct Bench {
     rounds: u32,
     time: Duration,
     only: Vec<String>,
     records: Records,
 }
 
-impl Session {
-    pub(crate) fn new(rounds: u32, time: Duration, only: Vec<String>) -> io::Result<Session> {
-        Ok(Session { rounds, time, only, records: Records::create("in_place")? })
+impl Bench {
+    pub(crate) fn new(rounds: u32, time: Duration, only: Vec<String>) -> io::Result<Bench> {
+        Ok(Bench { rounds, time, only, records: Records::create("in_place")? })
     }
 
     pub(crate) fn path(&self) -> &Path {

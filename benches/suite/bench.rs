@@ -63,7 +63,7 @@ impl Entry {
 }
 
 /// A run of the suite.
-pub(crate) struct Session {
+pub(crate) struct Bench {
     pub(crate) arguments: Arguments,
     /// What servers are started with, if nothing else is said.
     pub(crate) settings: Settings,
@@ -73,11 +73,11 @@ pub(crate) struct Session {
     faulty: Vec<&'static str>,
 }
 
-impl Session {
-    pub(crate) fn new(arguments: Arguments) -> io::Result<Session> {
+impl Bench {
+    pub(crate) fn new(arguments: Arguments) -> io::Result<Bench> {
         let settings = Settings { steps: calibrate(), ..arguments.settings.clone() };
         let records = Records::create(if arguments.scale { "scale" } else { "suite" })?;
-        Ok(Session { arguments, settings, records, failures: Vec::new(), faulty: Vec::new() })
+        Ok(Bench { arguments, settings, records, failures: Vec::new(), faulty: Vec::new() })
     }
 
     /// Whether it was asked for.
@@ -116,7 +116,7 @@ impl Session {
         titles: &[Title],
         names: &[&'static str],
         metrics: &[&str],
-        measure: impl Fn(&Session, Title, &'static str, usize) -> Result<Vec<Sample>, String>,
+        measure: impl Fn(&Bench, Title, &'static str, usize) -> Result<Vec<Sample>, String>,
     ) {
         let pairs = titles.iter().flat_map(|title| names.iter().map(|name| Entry::new(*title, name)));
         let mut entries: Vec<Entry> = pairs.collect();
