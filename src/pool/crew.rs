@@ -64,8 +64,7 @@ impl Core {
     /// started without the lock.
     pub(super) fn attend(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         self.pending.store(state.pending(), Ordering::Relaxed);
-        if state.searching > 0 {
-            // It will see the job, and if there is more it will wake the next.
+        if state.is_seen() {
             return;
         }
         if state.runnable(self.workers) {
@@ -93,7 +92,7 @@ impl Core {
 
     /// Wakes an idle thread, if there is one.
     fn wake(&self, mut state: MutexGuard<'_, State>) {
-        if state.searching == 0
+        if !state.is_seen()
             && let Some(sleeper) = state.sleepers.pop()
         {
             state.searching += 1;

@@ -194,6 +194,11 @@ impl State {
         self.watching && self.active + self.leaving > 0 && self.is_quick()
     }
 
+    /// Whether those who look for work are enough for the jobs that wait. Who takes one and sees more wakes the next; where that takes a part of a job's time only, there is one for each job.
+    pub(super) fn is_seen(&self) -> bool {
+        self.searching > 0 && (self.is_quick() || self.searching >= self.pending())
+    }
+
     /// Whether jobs are done before another thread is awake.
     pub(super) fn is_quick(&self) -> bool {
         // Time does not pass in a model.
@@ -257,5 +262,40 @@ impl Sleeper {
             }
         }
         true
+    }
+}
+
+#[cfg(all(test, not(tower_wsgi_loom)))]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::pool::Group;
+
+    struct Idle;
+
+    impl Job for Idle {
+        fn run(self: Arc<Self>) {}
+        fn refuse(self: Arc<Self>, _: io::Error) {}
+        fn group(&self) -> Arc<dyn Group> {
+            unreachable!("nobody runs it")
+        }
+        fn group_id(&self) -> usize {
+            0
+        }
+    }
+
+    #[test]
+    fn slow_jobs_wake_a_thread_each_and_quick_ones_one_for_all() {
+        let mut state = State::new();
+        state.fresh.extend((0..3).map(|_| Arc::new(Idle) as Arc<dyn Job>));
+        assert!(!state.is_seen(), "nobody looks");
+        for searching in 1..=3 {
+            state.searching = searching;
+            assert_eq!(state.is_seen(), searching == 3, "{searching} look for 3 slow jobs");
+        }
+        state.searching = 1;
+        state.pace = SHORT / 2;
+        assert!(state.is_seen());
     }
 }
