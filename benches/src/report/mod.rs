@@ -129,7 +129,7 @@ mod tests {
                 let hello = record(contender, value, round, figure);
                 let is = |metric: &str| Record { metric: metric.to_owned(), ..hello.clone() };
                 records.extend([is("p50 µs"), is("p99 µs"), is("MiB/s")]);
-                records.push(Record { workload: "slow clients".to_owned(), ..is("p99 µs") });
+                records.push(Record { workload: "mixed, with stalled clients".to_owned(), ..is("p99 µs") });
                 records.push(Record { suite: "scale".to_owned(), ..hello.clone() });
                 let call =
                     Record { suite: "in_place".to_owned(), parameter: String::new(), ..is("ns per call") };
