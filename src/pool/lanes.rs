@@ -194,7 +194,7 @@ impl State {
         self.watching && self.active + self.leaving > 0 && self.is_quick()
     }
 
-    /// Whether those who look for work are enough for the jobs that wait. Who takes one and sees more wakes the next; where that takes a part of a job's time only, there is one for each job.
+    /// Whether those who look for work are enough for the jobs that wait. Quick ones need only one, which wakes the next if it sees more; for others that would take too long, and each has a thread of its own woken.
     pub(super) fn is_seen(&self) -> bool {
         self.searching > 0 && (self.is_quick() || self.searching >= self.pending())
     }
