@@ -12,6 +12,7 @@
 //! loom models in `models.rs` run this very code.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::parker::Parker;
@@ -30,6 +31,10 @@ struct State<W, A, F, E> {
     closed: bool,
     work: Option<W>,
     answer: Option<A>,
+    /// Whether the answer was taken.
+    answered: bool,
+    /// What the consumer does until then.
+    errand: Option<Arc<dyn Errand>>,
     frames: VecDeque<F>,
     end: Option<Result<(), E>>,
     /// The task that waits for the answer or a frame.
@@ -75,6 +80,15 @@ pub(crate) enum Room {
     Closed,
 }
 
+/// What a consumer does for its producer while it awaits the answer.
+pub(crate) trait Errand: Send + Sync {
+    /// Does what can be done now; the task is woken when there is more.
+    fn run(&self, cx: &mut Context<'_>);
+
+    /// It will not be run again.
+    fn stop(&self);
+}
+
 /// What the caller of [`Exchange::close`] has to do about work that is left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Leftover {
@@ -97,6 +111,8 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
                 closed: false,
                 work,
                 answer: None,
+                answered: false,
+                errand: None,
                 frames: VecDeque::new(),
                 end: None,
                 consumer: None,
@@ -251,6 +267,17 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
         true
     }
 
+    /// Has the consumer run an errand while it awaits the answer; false if it awaits none any more, or runs one.
+    pub(crate) fn entrust(&self, errand: Arc<dyn Errand>) -> bool {
+        let mut state = lock(&self.state);
+        let is_free = !state.closed && !state.answered && state.errand.is_none();
+        if is_free {
+            state.errand = Some(errand);
+            state.wake_consumer();
+        }
+        is_free
+    }
+
     /// Ends the body: `Ok` is its true end, `Err` aborts it. Only the worker that has the work can; for one that has put it aside, or has
     /// ended it, this does nothing.
     pub(crate) fn finish(&self, end: Result<(), E>) {
@@ -285,13 +312,23 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
     /// Awaits the answer. `None` if there will be none, since the work was dropped without one.
     pub(crate) fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<Option<A>> {
         let mut state = lock(&self.state);
-        if let Some(answer) = state.answer.take() {
-            return Poll::Ready(Some(answer));
+        let answer = state.answer.take();
+        if answer.is_some() || state.stage == Stage::Over {
+            state.answered = true;
+            let errand = state.errand.take();
+            drop(state);
+            if let Some(errand) = errand {
+                errand.stop();
+            }
+            return Poll::Ready(answer);
         }
-        if state.stage == Stage::Over {
-            return Poll::Ready(None);
+        state.wait(cx);
+        let errand = state.errand.clone();
+        drop(state);
+        if let Some(errand) = errand {
+            errand.run(cx);
         }
-        state.wait(cx)
+        Poll::Pending
     }
 
     /// Why there is no answer.
@@ -313,7 +350,10 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
                     state.end = Some(Ok(()));
                     Poll::Ready(Some(Err(error)))
                 }
-                None => state.wait(cx),
+                None => {
+                    state.wait(cx);
+                    Poll::Pending
+                }
             };
         };
         let mut writer = None;
@@ -364,6 +404,7 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
             }
             Stage::Idle | Stage::Running | Stage::Over => Leftover::None,
         };
+        let errand = state.errand.take();
         let mut waiting = std::mem::take(&mut state.watchers);
         waiting.extend(state.writer.take());
         let gone = (
@@ -373,6 +414,9 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
             state.consumer.take(),
         );
         drop(state);
+        if let Some(errand) = errand {
+            errand.stop();
+        }
         waiting.into_iter().for_each(Waker::wake);
         drop(gone);
         Some(leftover)
@@ -380,12 +424,11 @@ impl<W, A, F, E> Exchange<W, A, F, E> {
 }
 
 impl<W, A, F, E> State<W, A, F, E> {
-    fn wait<T>(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+    fn wait(&mut self, cx: &Context<'_>) {
         match &mut self.consumer {
             Some(consumer) => consumer.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
-        Poll::Pending
     }
 }
 

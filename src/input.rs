@@ -17,6 +17,7 @@ use http_body::{Body as _, Frame};
 use self::held::Held;
 use crate::body::Body;
 use crate::error::{BodyError, BoxError, Error, Kind, find, guard};
+use crate::nesting::relies_on_pool;
 use crate::parker::Watch;
 use crate::source::{Blocking, Producer, Source};
 use crate::wait::{Ended, Wait};
@@ -47,7 +48,8 @@ use crate::wait::{Ended, Wait};
 ///
 /// # Blocking
 /// A read blocks the calling thread until the next bytes are here. It polls the body itself and is woken by what wakes the body: by the
-/// connection. It ends with [`TimedOut`](io::ErrorKind::TimedOut) after `read_timeout` without a byte (it can be tried again then), and with
+/// connection. While a [`WsgiService`](crate::WsgiService)'s response is awaited, the task that awaits it does that for the reader, from the first read that has to wait, and reads at most 256 KiB ahead (and
+/// what is left of a frame; a small frame counts as 1 KiB). A read ends with [`TimedOut`](io::ErrorKind::TimedOut) after `read_timeout` without a byte (it can be tried again then), and with
 /// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) as soon as the response is wanted no more. A read that would have to wait inside an async task, or for a body that
 /// can never wake it, fails.
 pub struct Input {
@@ -62,6 +64,8 @@ pub struct Input {
     trailers: Option<HeaderMap>,
     read_timeout: Option<Duration>,
     watch: Option<Arc<dyn Watch>>,
+    /// Whether the task that waits for the response was asked to read on.
+    is_offered: bool,
 }
 
 /// Whose body it is.
@@ -144,7 +148,7 @@ impl Input {
     /// The body of a response, which synchronous code reads.
     pub(crate) fn response(body: Body, watch: Option<Arc<dyn Watch>>) -> Self {
         let length = body.size_hint().exact();
-        Self { role: Role::Response, watch, ..Self::declared(body, length) }
+        Self { role: Role::Response, watch, is_offered: true, ..Self::declared(body, length) }
     }
 
     /// An input of which `length` bytes were declared.
@@ -161,6 +165,7 @@ impl Input {
             trailers: None,
             read_timeout: None,
             watch: None,
+            is_offered: false,
         }
     }
 
@@ -341,7 +346,10 @@ impl Input {
             asked: false,
         };
         let waited = wait.until(|cx| {
-            let polled = self.poll_fill(cx);
+            let mut polled = self.poll_fill(cx);
+            if polled.is_pending() && self.offer() {
+                polled = self.poll_fill(cx);
+            }
             let no_news = self.current.is_empty() && matches!(self.state, State::Open);
             if polled.is_ready() && no_news {
                 // A frame without bytes: whoever sends such must not hold the thread beyond its deadline.
@@ -359,6 +367,18 @@ impl Input {
             Error::from(ended).into_io(kind)
         })??;
         Ok(())
+    }
+
+    /// Has the task that waits for the response read on, once: false if that was done, or is not to be.
+    fn offer(&mut self) -> bool {
+        // A worker that polls what waits for its own pool has to know, and to lend its place.
+        if self.is_offered || relies_on_pool() {
+            return false;
+        }
+        let Some(watch) = &self.watch else { return false };
+        self.is_offered = true;
+        self.body = watch.relay(std::mem::take(&mut self.body));
+        true
     }
 
     /// Takes one frame from the body.

@@ -151,6 +151,7 @@ mod next;
 mod output;
 mod parker;
 mod pool;
+mod relay;
 mod response;
 mod scope;
 mod source;

@@ -7,15 +7,21 @@
 //! A lost wake shows as a deadlock, which loom reports; each model says whose wake that would be.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
+use http_body::{Body as _, Frame};
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
 
+use crate::body::{Body, PollFrame};
+use crate::error::BoxError;
 use crate::exchange::{Begin, Exchange, Leftover, Room};
 use crate::parker::Parker;
 use crate::pool::{Group, Job, WorkerPool, lend};
+use crate::relay::{AHEAD, relay};
 
 /// Work that counts how it ended.
 struct Counted(Arc<AtomicUsize>);
@@ -452,6 +458,82 @@ fn a_waiting_worker_lends_its_place() {
         done.wait_for(2);
         drop(pool);
     });
+}
+
+/// A body of two frames, the second of which comes once its reader has the first.
+struct Pieces {
+    frame: &'static [u8],
+    given: usize,
+    reader: Arc<Reader>,
+}
+
+/// Whether the reader has the first frame, and who waits for that.
+type Reader = loom::sync::Mutex<(bool, Option<Waker>)>;
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
+        let mut reader = self.reader.lock().expect("a lock");
+        if self.given == 1 && !reader.0 {
+            reader.1 = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        drop(reader);
+        self.given += 1;
+        let frame = (self.given <= 2).then(|| Ok(Frame::data(Bytes::from_static(self.frame))));
+        Poll::Ready(frame)
+    }
+}
+
+/// Has a task relay a body while it awaits an answer, which the reader gives before or after it reads all. One of the two sleeps for ever if its wake is lost: the reader if it is not told of a frame,
+/// of the end, or that the task is gone; the task if it is not told that there is work, or room.
+fn relays(frame: &'static [u8], is_answered_first: bool) {
+    let (exchange, _) = meeting(1);
+    let worker = exchange.clone();
+    // Not joined: a park token that is left over would end loom's join early.
+    thread::spawn(move || {
+        drop(worker.begin());
+        let reader = Arc::new(Reader::new((false, None)));
+        let mut body = relay(Body::new(Pieces { frame, given: 0, reader: reader.clone() }), &worker);
+        if is_answered_first {
+            worker.answer(7).expect("a consumer");
+        }
+        let mut length = 0;
+        while let Some(frame) = block_on(std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))) {
+            length += frame.expect("no error").data_ref().map_or(0, Bytes::len);
+            let waiting = {
+                let mut reader = reader.lock().expect("a lock");
+                reader.0 = true;
+                reader.1.take()
+            };
+            if let Some(waiting) = waiting {
+                waiting.wake();
+            }
+        }
+        assert_eq!(length, 2 * frame.len());
+        if !is_answered_first {
+            worker.answer(7).expect("a consumer");
+        }
+    });
+    assert_eq!(block_on(answer(&exchange)), Some(7));
+}
+
+#[test]
+fn a_relayed_body_reaches_its_reader() {
+    model(|| relays(b"piece", false));
+}
+
+#[test]
+fn a_relay_that_is_full_goes_on_when_there_is_room() {
+    static FRAME: [u8; AHEAD] = [0; AHEAD];
+    model(|| relays(&FRAME, false));
+}
+
+#[test]
+fn a_reader_goes_on_where_its_relay_stopped() {
+    model(|| relays(b"piece", true));
 }
 
 /// A wake between a failed poll and the wait ends the wait.

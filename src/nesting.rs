@@ -31,6 +31,39 @@ local! {
     static RELIES: Cell<bool> = Cell::new(false);
 }
 
+local! {
+    /// For whose pool this thread polls, if not for itself.
+    static POLLS_FOR: Cell<Option<usize>> = Cell::new(None);
+}
+
+/// For whom a thread polls: what has to be known where another thread does it instead.
+pub(crate) struct Behalf {
+    pool: Option<usize>,
+    waiting: Option<Nested>,
+}
+
+impl Behalf {
+    pub(crate) fn current() -> Self {
+        Self { pool: current(), waiting: ON_BEHALF.with(|waiting| waiting.borrow().clone()) }
+    }
+
+    /// Polls as the thread itself would; tells too whether something that was polled waits for a worker of that one's pool.
+    pub(crate) fn poll<T>(&self, poll: impl FnOnce() -> T) -> (T, bool) {
+        struct Restore(Option<usize>, bool);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                POLLS_FOR.with(|polls_for| polls_for.set(self.0));
+                RELIES.with(|relies| relies.set(relies.get() || self.1));
+            }
+        }
+
+        let polls_for = POLLS_FOR.with(|polls_for| polls_for.replace(self.pool));
+        let _restore = Restore(polls_for, RELIES.with(|relies| relies.replace(false)));
+        let polled = waiting_for(self.waiting.clone(), poll);
+        (polled, relies_on_pool())
+    }
+}
+
 /// Whether a handler on `pool` waits for the request.
 pub(crate) fn is_waited_for<B>(request: &Request<B>, pool: &WorkerPool) -> bool {
     let mut next = request.extensions().get::<Nested>();
@@ -45,7 +78,7 @@ pub(crate) fn is_waited_for<B>(request: &Request<B>, pool: &WorkerPool) -> bool 
 
 /// Notes that something that is polled here waits for one of the workers of `pool`.
 pub(crate) fn note_reliance(pool: &WorkerPool) {
-    if current() == Some(pool.id()) {
+    if [current(), POLLS_FOR.with(Cell::get)].contains(&Some(pool.id())) {
         RELIES.with(|relies| relies.set(true));
     }
 }
@@ -61,7 +94,7 @@ pub(crate) fn forget_reliance() {
 
 /// Marks a request as one that the calling worker waits for, and all that wait for that one's own. Elsewhere it does nothing.
 pub(crate) fn mark_waited_for<B>(request: &mut Request<B>) {
-    let Some(pool) = current() else {
+    let Some(pool) = POLLS_FOR.with(Cell::get).or_else(current) else {
         return;
     };
     let carried = request.extensions_mut().remove::<Nested>();
@@ -78,6 +111,11 @@ pub(crate) fn adopt<B>(request: &mut Request<B>) {
 
 /// Runs a request's handler; what it waits for is waited for by those who wait for it.
 pub(crate) fn on_behalf_of<B, R>(request: Request<B>, handle: impl FnOnce(Request<B>) -> R) -> R {
+    let waiting = request.extensions().get::<Nested>().cloned();
+    waiting_for(waiting, || handle(request))
+}
+
+fn waiting_for<R>(waiting: Option<Nested>, run: impl FnOnce() -> R) -> R {
     struct Restore(Option<Nested>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -85,7 +123,6 @@ pub(crate) fn on_behalf_of<B, R>(request: Request<B>, handle: impl FnOnce(Reques
         }
     }
 
-    let waiting = request.extensions().get::<Nested>().cloned();
     let _restore = Restore(ON_BEHALF.with(|outer| outer.replace(waiting)));
-    handle(request)
+    run()
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
+use crate::body::Body;
 use crate::sync::{AtomicBool, Ordering, Thread, current, local, park, park_timeout};
 
 /// How code on the sync side hears that its response is wanted no more.
@@ -17,6 +18,9 @@ pub(crate) trait Watch: Send + Sync {
 
     /// Asks for a wake at the close; false if it has happened.
     fn watch(&self, waker: &Waker) -> bool;
+
+    /// Has the task that waits for the response read the request's body ahead, where it does that.
+    fn relay(&self, body: Body) -> Body;
 }
 
 /// The calling thread's means to wait.

@@ -31,6 +31,7 @@ use crate::next::{CallInner, Mount, Next};
 use crate::output::Forward;
 use crate::parker::Watch;
 use crate::pool::{Group, Job, lend};
+use crate::relay::relay;
 use crate::response::declared_length;
 use crate::view::{split, with_path};
 
@@ -275,5 +276,9 @@ impl<H: SyncHandler> Watch for Call<H> {
 
     fn watch(&self, waker: &Waker) -> bool {
         self.exchange.watch_close(waker)
+    }
+
+    fn relay(&self, body: Body) -> Body {
+        relay(body, &self.exchange)
     }
 }

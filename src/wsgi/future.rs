@@ -19,7 +19,7 @@ use crate::body::Body;
 use crate::error::{BoxError, Error, Kind};
 use crate::handler::SyncHandler;
 use crate::input::Input;
-use crate::nesting::{adopt, is_waited_for};
+use crate::nesting::{adopt, is_waited_for, note_reliance};
 use crate::output;
 use crate::response::error_response;
 
@@ -116,6 +116,7 @@ impl<H: SyncHandler> ResponseFuture<H> {
                             *timer = None;
                             self.time_out()?;
                         }
+                        note_reliance(&self.call.shared.settings.pool);
                         return Poll::Pending;
                     };
                     self.stage = Stage::Done;

@@ -223,7 +223,7 @@ impl<H> WsgiLayer<H> {
     ///
     /// A body of declared length gets a worker once all of it or this much is here, so that a slow sender holds no thread. A body
     /// of unknown length gets one at its first bytes; 0 gives it one at once, for senders who want an answer before they send. With `Expect: 100-continue` nothing is read ahead. A body's frames are not
-    /// split: the last one may go over.
+    /// split: the last one may go over. How much is read ahead once the handler has asked, [`Input`](crate::Input#blocking) says.
     #[must_use]
     pub fn prefetch(mut self, bytes: usize) -> Self {
         self.settings.prefetch = bytes as u64;

@@ -3,6 +3,7 @@
 mod ends;
 mod model;
 mod reading;
+mod relayed;
 mod streaming;
 
 use std::io::{self, Read as _};

@@ -3,10 +3,12 @@
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, mpsc as std_mpsc};
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use http::{Request, Response};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, block_in_place};
@@ -16,7 +18,7 @@ use tower_wsgi::{
     WsgiService,
 };
 
-use super::{Answer, Tell, current, get, multi, refusal};
+use super::{Answer, Tell, current, get, multi, poll_body, refusal};
 use crate::support::{blocking, eventually, idle, soon, watched};
 
 /// More chunks than a queue takes, so that the producer is put aside on the way.
@@ -64,6 +66,40 @@ async fn b8_a_response_piped_into_the_next_request_finishes_on_one_worker() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b8_a_response_piped_into_the_next_request_finishes_in_a_multi_thread_runtime() {
     finishes_when_piped().await;
+}
+
+#[tokio::test]
+async fn b8_a_body_that_turns_to_its_readers_own_pool_finishes_on_one_worker() {
+    for requests in [1, 3, 8] {
+        let pool = WorkerPool::new(1);
+        let service = WsgiLayer::adapter().pool(pool.clone()).prefetch(0).layer(makes_or_counts);
+        let mut calls = JoinSet::new();
+        for _ in 0..requests {
+            let maker = service.clone();
+            let mut made = Box::pin(async move {
+                // Whoever polls first does not see yet what it will wait for.
+                tokio::task::yield_now().await;
+                let request = Request::get("/make").body(Body::empty()).expect("a request");
+                let Ok(response) = maker.oneshot(request).await;
+                response.into_body()
+            });
+            let mut rest = None;
+            let body = poll_body(move |cx| {
+                let rest = match &mut rest {
+                    Some(rest) => rest,
+                    none => none.insert(ready!(made.as_mut().poll(cx))),
+                };
+                Pin::new(rest).poll_frame(cx)
+            });
+            calls.spawn(service.clone().oneshot(Request::post("/count").body(body).expect("a request")));
+        }
+        while let Some(called) = soon(calls.join_next()).await {
+            let response = called.expect("no panic").expect("a response");
+            let body = soon(response.into_body().collect()).await.expect("a body");
+            assert_eq!(body.to_bytes(), CHUNKS.to_string());
+        }
+        idle(&pool).await;
+    }
 }
 
 /// A service that asks `leaf` with a request of its own, as a client or a facade does, when it is let in.
