@@ -17,7 +17,7 @@ mod crew;
 mod lanes;
 mod thread;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -109,6 +109,11 @@ pub(crate) struct Full;
 local! {
     /// The pool whose worker this thread is.
     static CURRENT: RefCell<Option<Arc<Core>>> = RefCell::new(None);
+}
+
+local! {
+    /// Whether this thread's last job comes back when somebody has used up what it made, and not at once.
+    static PAUSED: Cell<bool> = Cell::new(false);
 }
 
 impl WorkerPool {
@@ -254,6 +259,11 @@ pub(crate) fn lend<R>(wait: impl FnOnce() -> R) -> R {
         Return(core)
     });
     wait()
+}
+
+/// Notes that the job which the calling worker ends with comes back when somebody has used up what it made: to look for it until then would take a core from whoever that is.
+pub(crate) fn pause() {
+    PAUSED.with(|paused| paused.set(true));
 }
 
 /// The [`id`](WorkerPool::id) of the pool whose worker the calling thread is.

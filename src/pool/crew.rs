@@ -1,5 +1,6 @@
 //! The threads of a pool: their starts, their sleeps and their ends.
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::lanes::{Sleeper, State};
 use super::thread::Thread;
-use super::{CURRENT, Core, Job};
+use super::{CURRENT, Core, Job, PAUSED};
 use crate::parker::Parker;
 use crate::sync::{MutexGuard, Ordering, lock, yield_now};
 
@@ -16,7 +17,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// How often a thread that ran out of work yields and looks again before it sleeps: for some 60 microseconds on an idle machine. To be woken
 /// costs more than the whole of a small handler, most of all where an idle core was given back to a hypervisor. Measured from 0 to 400: throughput
-/// under load does not depend on it, but 20 to 100 are worse than none for one request at a time, and 200 halves its latency.
+/// under load does not depend on it, but 20 to 100 are worse than none for one request at a time, and 200 halves its latency. Not after a job that [paused](super::pause).
 #[cfg(not(tower_wsgi_loom))]
 const SEARCHES: usize = 200;
 #[cfg(tower_wsgi_loom)]
@@ -258,7 +259,8 @@ impl Core {
     ) -> Option<(Option<Relief>, MutexGuard<'a, State>)> {
         // Where another thread does what comes at once, two that look would only take turns.
         let is_alone = state.active == 0 || !state.is_quick();
-        if state.searching == 0 && is_alone && slow.is_none() {
+        let is_paused = PAUSED.with(Cell::get);
+        if state.searching == 0 && is_alone && !is_paused && slow.is_none() {
             state.searching = 1;
             drop(state);
             for _ in 0..SEARCHES {
@@ -393,6 +395,7 @@ impl Core {
 
 /// Runs a job. What it drops last is a user's, too: a panic of it must not take the thread's place in the books with it.
 fn run(job: Arc<dyn Job>) {
+    PAUSED.with(|paused| paused.set(false));
     if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
         tracing::error!("a panic while a request was dropped");
     }

@@ -13,7 +13,7 @@ use crate::body::Body;
 use crate::error::{Error, drop_quietly, guard};
 use crate::exchange::Room;
 use crate::handler::SyncHandler;
-use crate::pool::Job;
+use crate::pool::{Job, pause};
 use crate::source::{Source, Trailers};
 
 /// A body on its way, and what is known of it so far.
@@ -58,7 +58,7 @@ pub(super) fn produce<H: SyncHandler>(call: &Arc<Call<H>>, mut producer: Box<Pro
             Stretch::End(end) => return complete(call, producer, end),
             Stretch::Closed => return drop_quietly(producer),
             Stretch::Full => match call.exchange.park(Work::Resume(producer)) {
-                Ok(()) => return,
+                Ok(()) => return pause(),
                 Err(Work::Resume(back)) => producer = back,
                 Err(Work::Start(_) | Work::Fail(_)) => return,
             },
