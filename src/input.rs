@@ -5,6 +5,7 @@ mod held;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, BufRead, Read};
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -244,7 +245,7 @@ impl Input {
     /// Waits for the next bytes: see [`Input`].
     pub fn chunk(&mut self) -> io::Result<Option<Bytes>> {
         let more = self.fill()?;
-        Ok(more.then(|| std::mem::take(&mut self.current)))
+        Ok(more.then(|| mem::take(&mut self.current)))
     }
 
     /// The trailers, once the end of the body was read; `None` before it, and where the client sent none.
@@ -274,9 +275,9 @@ impl Input {
             // The body knows nothing of what was declared, or of the time it has: it is held to them here.
             return Body::new(Held::new(self));
         }
-        let mut chunks = std::mem::take(&mut self.ready);
+        let mut chunks = mem::take(&mut self.ready);
         if !self.current.is_empty() {
-            chunks.push_front(std::mem::take(&mut self.current));
+            chunks.push_front(mem::take(&mut self.current));
         }
         let rest = match self.state {
             State::Open => self.body,
@@ -377,7 +378,7 @@ impl Input {
         }
         let Some(watch) = &self.watch else { return false };
         self.is_offered = true;
-        self.body = watch.relay(std::mem::take(&mut self.body));
+        self.body = watch.relay(mem::take(&mut self.body));
         true
     }
 
@@ -461,6 +462,36 @@ impl Read for Input {
         let length = buf.len().min(self.current.len());
         self.current.copy_to_slice(&mut buf[..length]);
         Ok(length)
+    }
+
+    /// Makes room for what is here, once, and copies it chunk by chunk. A length that was only declared gets no memory.
+    fn read_to_end(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        let start = buf.len();
+        while self.fill()? {
+            let here =
+                self.ready.iter().fold(self.current.len(), |sum, chunk| sum.saturating_add(chunk.len()));
+            buf.reserve(here);
+            buf.extend_from_slice(&mem::take(&mut self.current));
+        }
+        Ok(buf.len() - start)
+    }
+
+    fn read_to_string(&mut self, buf: &mut String) -> io::Result<usize> {
+        let mut bytes = Vec::new();
+        let read = self.read_to_end(&mut bytes);
+        let text =
+            String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+        let text = match (text, &read) {
+            (Err(error), Ok(_)) => return Err(error),
+            // What came before an error is the reader's, as far as it is text.
+            (text, _) => text.unwrap_or_default(),
+        };
+        if buf.is_empty() {
+            *buf = text;
+        } else {
+            buf.push_str(&text);
+        }
+        read
     }
 }
 

@@ -62,6 +62,36 @@ fn a1_a_limited_first_line_is_cut_at_the_limit() {
 }
 
 #[test]
+fn a2_reads_to_the_end_add_to_what_is_there_and_keep_what_came_before_an_error() {
+    let failing = |frames: &[&'static str]| {
+        let (feed, body) = fed();
+        frames.iter().for_each(|frame| feed.data(*frame));
+        feed.fail("the body failed");
+        Input::new(body)
+    };
+    let mut bytes = b"before ".to_vec();
+    assert_eq!(input(&["hello", " world"]).read_to_end(&mut bytes).expect("the end"), 11);
+    failing(&[", and", " more"]).read_to_end(&mut bytes).expect_err("a failure");
+    assert_eq!(bytes, b"before hello world, and more");
+
+    let mut text = String::from("before ");
+    assert_eq!(input(&["h\u{e9}llo"]).read_to_string(&mut text).expect("the end"), 6);
+    failing(&[" world"]).read_to_string(&mut text).expect_err("a failure");
+    let latin1 = Input::new(Full::new(Bytes::from_static(b"caf\xe9")));
+    let invalid = { latin1 }.read_to_string(&mut text).expect_err("no text");
+    assert_eq!(invalid.kind(), io::ErrorKind::InvalidData);
+    assert_eq!(text, "before h\u{e9}llo world");
+}
+
+#[test]
+fn a1_a_length_that_is_only_declared_gets_no_memory() {
+    let mut bytes = Vec::new();
+    input(&["hello"]).with_length(1 << 40).read_to_end(&mut bytes).expect_err("it ends early");
+    assert_eq!(bytes, b"hello");
+    assert!(bytes.capacity() < 1024, "{}", bytes.capacity());
+}
+
+#[test]
 fn a1_lines_do_not_depend_on_frames() {
     for (frames, expected) in [
         (&["l1\nl2\n", "l3\n"][..], &["l1", "l2", "l3"][..]),
