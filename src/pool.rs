@@ -217,7 +217,7 @@ impl WorkerPool {
 }
 
 impl Default for WorkerPool {
-    /// Ten workers, as in a2wsgi.
+    /// Ten workers, as in a2wsgi. Handlers that block need more, the longer they block; those that compute need no more than there are cores, and lose nothing by ten.
     fn default() -> Self {
         Self::new(10)
     }

@@ -124,9 +124,12 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             pool: WorkerPool::default(),
+            // With ten workers that take 10 ms, the last of them waits for a second: who waits for longer is better told to come again.
             max_queued: 1000,
             queue_timeout: None,
+            // From 2 to 50 chunks of 64 KiB a download has the same speed, as far as can be measured: more only holds memory for clients that stall.
             send_queue_size: 10,
+            // Most forms and JSON documents are here before a worker is.
             prefetch: 64 * 1024,
             read_timeout: None,
             on_error: None,
