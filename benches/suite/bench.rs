@@ -196,7 +196,7 @@ fn record(title: Title, name: &str, round: usize, sample: &Sample) -> Record {
 }
 
 /// Whether the name contains one of the patterns, or there are none.
-fn matches(name: &str, patterns: &[String]) -> bool {
+pub(crate) fn matches(name: &str, patterns: &[String]) -> bool {
     let name = name.to_lowercase();
     patterns.is_empty() || patterns.iter().any(|pattern| name.contains(&pattern.to_lowercase()))
 }

@@ -27,7 +27,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, matches};
+use crate::contenders::CONTENDERS;
 use crate::serve::Settings;
 use crate::workloads::Kind;
 
@@ -90,6 +91,12 @@ fn serve(name: &str, settings: &Settings) -> Result<(), String> {
 }
 
 fn measure(arguments: Arguments) -> Result<(), String> {
+    let is_unknown =
+        |asked: &&String| !CONTENDERS.iter().any(|known| matches(known.name, std::slice::from_ref(*asked)));
+    if let Some(unknown) = arguments.contenders.iter().find(is_unknown) {
+        let names: Vec<&str> = CONTENDERS.iter().map(|contender| contender.name).collect();
+        return Err(format!("no contender's name contains {unknown:?}: there are {}", names.join(", ")));
+    }
     let mut bench = Bench::new(arguments).map_err(|error| format!("no place for the records: {error}"))?;
     introduce(&bench);
     if bench.arguments.scale {
