@@ -95,7 +95,7 @@ fn measure(arguments: Arguments) -> Result<(), String> {
         |asked: &&String| !CONTENDERS.iter().any(|known| matches(known.name, std::slice::from_ref(*asked)));
     if let Some(unknown) = arguments.contenders.iter().find(is_unknown) {
         let names: Vec<&str> = CONTENDERS.iter().map(|contender| contender.name).collect();
-        return Err(format!("no contender's name contains {unknown:?}: there are {}", names.join(", ")));
+        return Err(format!("no contender's name contains {unknown:?}: there are {}", names.join("; ")));
     }
     let mut bench = Bench::new(arguments).map_err(|error| format!("no place for the records: {error}"))?;
     introduce(&bench);

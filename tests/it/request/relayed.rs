@@ -25,12 +25,13 @@ const AHEAD: u64 = 256 * 1024;
 struct Late {
     is_asked: bool,
     body: Generated,
-    _probe: Option<Probe>,
+    /// Held for its drop.
+    probe: Option<Probe>,
 }
 
 impl Late {
     fn new() -> Self {
-        Self { is_asked: false, body: Generated::new(FRAMES, FRAME), _probe: None }
+        Self { is_asked: false, body: Generated::new(FRAMES, FRAME), probe: None }
     }
 }
 
@@ -87,7 +88,7 @@ async fn a1_a_body_that_is_read_ahead_goes_when_the_handler_lets_go_of_it() {
         Ok::<_, io::Error>(Response::new("enough"))
     });
     let mut body = Late::new();
-    body._probe = Some(Probe::new(&dropped));
+    body.probe = Some(Probe::new(&dropped));
     let (response, ()) = tokio::join!(soon(service.oneshot(Request::new(body))), async {
         let thread = dropped.next().await;
         assert!(is_worker(&thread), "on {thread}");
