@@ -18,8 +18,7 @@ use crate::exchange::{Errand, Exchange};
 use crate::nesting::Behalf;
 use crate::sync::{Mutex, MutexGuard, lock};
 
-/// How many bytes the task may be ahead of the thread; the last chunk may go beyond. From 64 to 512 KiB it makes no difference that could be measured on an upload of a gibibyte; 2 MiB are slower, since what
-/// comes out of the queue is no longer in the processor's caches.
+/// How many bytes the task may be ahead of the thread; the last chunk may go beyond. From 64 to 512 KiB it makes no difference that could be measured on an upload of a gibibyte; with 2 MiB it is slower.
 pub(crate) const AHEAD: usize = 256 * 1024;
 
 /// What a frame counts at least, so that small ones do not pile up.

@@ -111,12 +111,12 @@ impl<H: SyncHandler> ResponseFuture<H> {
                 }
                 Stage::Submitted(timer) => {
                     let Poll::Ready(answer) = self.call.exchange.poll_answer(cx) else {
+                        note_reliance(&self.call.shared.settings.pool);
                         if let Some(sleep) = timer {
                             ready!(sleep.as_mut().poll(cx));
                             *timer = None;
                             self.time_out()?;
                         }
-                        note_reliance(&self.call.shared.settings.pool);
                         return Poll::Pending;
                     };
                     self.stage = Stage::Done;

@@ -19,7 +19,7 @@ use tower_wsgi::{
 };
 
 use super::{Answer, Tell, current, get, multi, poll_body, refusal};
-use crate::support::{blocking, eventually, idle, soon, watched};
+use crate::support::{PATIENCE, blocking, eventually, idle, soon, watched};
 
 /// More chunks than a queue takes, so that the producer is put aside on the way.
 const CHUNKS: usize = 100;
@@ -70,9 +70,13 @@ async fn b8_a_response_piped_into_the_next_request_finishes_in_a_multi_thread_ru
 
 #[tokio::test]
 async fn b8_a_body_that_turns_to_its_readers_own_pool_finishes_on_one_worker() {
-    for requests in [1, 3, 8] {
+    for (requests, is_timed) in [(1, false), (3, false), (8, false), (1, true), (8, true)] {
         let pool = WorkerPool::new(1);
-        let service = WsgiLayer::adapter().pool(pool.clone()).prefetch(0).layer(makes_or_counts);
+        let mut layer = WsgiLayer::adapter().pool(pool.clone()).prefetch(0);
+        if is_timed {
+            layer = layer.queue_timeout(PATIENCE * 2);
+        }
+        let service = layer.layer(makes_or_counts);
         let mut calls = JoinSet::new();
         for _ in 0..requests {
             let maker = service.clone();
