@@ -5,6 +5,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use crate::error::guard;
+
 /// One for the whole process, since it costs threads, and never dropped, since background tasks may outlive every handler.
 static OWN: OnceLock<Runtime> = OnceLock::new();
 
@@ -30,6 +32,8 @@ fn own() -> io::Result<&'static Runtime> {
     if let Some(runtime) = OWN.get() {
         return Ok(runtime);
     }
-    let runtime = Builder::new_multi_thread().enable_all().thread_name("tower-wsgi-runtime").build()?;
+    // Some of what may be missing, threads most of all, tokio panics over.
+    let built = guard(|| Builder::new_multi_thread().enable_all().thread_name("tower-wsgi-runtime").build());
+    let runtime = built.map_err(io::Error::other)??;
     Ok(OWN.get_or_init(|| runtime))
 }
