@@ -22,7 +22,7 @@ use super::layer::{Around, Shared};
 use super::produce::{Producer, produce};
 use crate::body::{Body, Source};
 use crate::environ::Environ;
-use crate::error::{BoxError, Error, Kind};
+use crate::error::{BoxError, Error, Kind, drop_quietly};
 use crate::exchange::{Begin, Exchange, Leftover, Room};
 use crate::handler::SyncHandler;
 use crate::input::Input;
@@ -221,8 +221,8 @@ impl<H: SyncHandler> Job for Call<H> {
     }
 
     fn refuse(self: Arc<Self>, error: io::Error) {
-        // There is no thread to drop the work on: here is the only place left.
-        drop(self.exchange.begin());
+        // There is no thread to drop the work on: here is the only place left. Others wait behind this one, whatever comes of that.
+        drop_quietly(self.exchange.begin());
         let message = "no thread could be started for a worker";
         self.exchange.finish(Err(Error::with_source(Kind::Overloaded, message, error)));
     }
