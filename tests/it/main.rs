@@ -9,6 +9,7 @@ mod context;
 mod cookbook;
 mod early;
 mod errors;
+mod faults;
 mod layers;
 mod next;
 mod order;
