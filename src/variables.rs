@@ -197,12 +197,15 @@ impl Variables {
             let name = match &**variable {
                 "CONTENT_TYPE" => CONTENT_TYPE,
                 "CONTENT_LENGTH" => CONTENT_LENGTH,
-                "HTTP_CONTENT_TYPE" | "HTTP_CONTENT_LENGTH" | "HTTP_PROXY" => continue,
                 _ => {
                     let Some(name) = variable.strip_prefix("HTTP_") else {
                         continue;
                     };
                     let name = name.to_ascii_lowercase().replace('_', "-");
+                    // However the host writes it: this is where different names become one.
+                    if matches!(&*name, "content-type" | "content-length" | "proxy") {
+                        continue;
+                    }
                     HeaderName::try_from(name).map_err(|e| invalid(variable, e))?
                 }
             };

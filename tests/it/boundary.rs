@@ -675,6 +675,23 @@ fn c3_a_cgi_hosts_http_proxy_goes_no_further() {
     assert_eq!(again.get("CONTENT_TYPE"), None);
 }
 
+#[test]
+fn c3_a_cgi_host_that_spells_names_as_they_came_changes_no_body() {
+    for evil in
+        ["HTTP_content_length", "HTTP_CONTENT-LENGTH", "HTTP_Content_Type", "HTTP_proxy", "HTTP_Proxy"]
+    {
+        let sent = [("CONTENT_LENGTH", "4"), ("CONTENT_TYPE", "text/plain"), (evil, "5")];
+        let request = Variables::from_iter(sent).into_request().expect("a request");
+        let headers = request.headers();
+        assert_eq!(headers.len(), 2, "{evil}: {headers:?}");
+        assert_eq!(
+            (headers["content-length"].as_bytes(), headers["content-type"].as_bytes()),
+            (&b"4"[..], &b"text/plain"[..]),
+            "{evil}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn c3_a_client_cannot_claim_https() {
     let handler = WsgiLayer::new(app).at("/sync");
