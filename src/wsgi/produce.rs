@@ -100,12 +100,11 @@ fn stretch<H: SyncHandler>(call: &Arc<Call<H>>, producer: &mut Producer) -> Stre
             exchange.push(Frame::data(chunk))
         };
         match room {
-            Room::Free => {}
-            Room::Full => return Stretch::Full,
             Room::Closed => return Stretch::Closed,
-        }
-        if producer.meter.is_exceeded() {
-            return Stretch::End(Ok(()));
+            // Before it is put aside for want of room: nothing more is asked of it.
+            _ if producer.meter.is_exceeded() => return Stretch::End(Ok(())),
+            Room::Full => return Stretch::Full,
+            Room::Free => {}
         }
         // A client that reads as fast as this produces must not keep the worker from everybody else.
         produced += 1;

@@ -369,6 +369,17 @@ async fn a7_a_declared_length_that_is_kept_is_sent() {
 }
 
 #[tokio::test]
+async fn a7_a_body_that_went_over_its_length_is_asked_for_nothing_more() {
+    for queue in 1..=3 {
+        let make = || Output::try_iter([Ok("foobar"), Err("it was asked again")]);
+        let service = WsgiLayer::adapter().send_queue_size(queue).layer(with_length("5", make));
+        let response = service.oneshot(request()).await.expect("a response");
+        let body = soon(response.into_body().collect()).await.expect("a whole body");
+        assert_eq!(body.to_bytes(), "fooba", "with a queue of {queue}");
+    }
+}
+
+#[tokio::test]
 async fn a9_a_body_that_was_cut_off_by_its_length_is_dropped_on_a_worker() {
     let dropped = Events::new();
     let probe = Probe::new(&dropped);
