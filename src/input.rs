@@ -196,6 +196,8 @@ impl Input {
             let cut = excess.min(chunk.len());
             chunk.truncate(chunk.len() - cut);
             excess -= cut;
+            // Another length may be declared yet.
+            self.received -= cut as u64;
         }
         self.ready.retain(|chunk| !chunk.is_empty());
         self.body = Body::empty();

@@ -356,6 +356,15 @@ fn b6_a_body_can_be_waited_for_by_one_thread_and_then_another() {
     });
 }
 
+#[test]
+fn a7_a_second_length_counts_what_the_first_has_left() {
+    let mut body = Output::iter(["foobar"]).into_reader().with_length(5);
+    assert_eq!(body.fill_buf().expect("a chunk"), b"fooba");
+    let mut text = String::new();
+    body.with_length(4).read_to_string(&mut text).expect("the end");
+    assert_eq!(text, "foob");
+}
+
 #[tokio::test]
 async fn b6_a_forwarded_response_cannot_be_read() {
     let app = |mut request: Request<Input>| -> Result<Response<String>, BoxError> {
