@@ -4,6 +4,7 @@ mod asgi;
 mod cli;
 mod compat;
 mod cookbook;
+mod faults;
 mod leftovers;
 mod loading;
 mod log;

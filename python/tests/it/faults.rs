@@ -1,0 +1,8 @@
+//! What goes wrong, at each moment at which it can: clients that vanish, lengths that are no lengths, applications that fail, resources that run out. The server is a process of its own; it answers the next request,
+//! and nothing is left of what went wrong.
+//!
+//! `FAULTS=all` tries what takes long, too.
+
+mod clients;
+mod http2;
+pub(crate) mod support;
