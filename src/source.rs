@@ -5,7 +5,6 @@ use std::io::{self, Read};
 use std::iter;
 use std::mem;
 use std::task::{Context, Poll, ready};
-use std::thread;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -15,6 +14,7 @@ use tokio::sync::mpsc;
 use tracing::Span;
 
 use crate::error::{BoxError, Error, Kind, drop_quietly, guard};
+use crate::sync::thread;
 use crate::writer::{Sink, Writer};
 
 /// How much a reader is asked for at once. A chunk is a frame on its way to the client.
@@ -175,7 +175,7 @@ impl Blocking {
         let (sender, receiver) = mpsc::channel(AHEAD);
         let producer = Self(mem::replace(&mut self.0, State::Over));
         let (runtime, span) = (Handle::try_current().ok(), Span::current());
-        thread::Builder::new().name("tower-wsgi-producer".into()).spawn(move || {
+        thread("tower-wsgi-producer").spawn(move || {
             let _runtime = runtime.as_ref().map(Handle::enter);
             span.in_scope(|| producer.run(&sender));
         })?;

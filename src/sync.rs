@@ -50,3 +50,14 @@ pub(crate) use std::sync::atomic::Ordering;
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+/// A thread that code of a user runs on.
+///
+/// Its stack is as big as the one that synchronous code has elsewhere, a Unix system's usual 8 MiB, and not the 2 MiB of Rust's threads: interpreters count their recursions, and the limit fits that
+/// size. Memory is taken only as the stack grows. `RUST_MIN_STACK` has its usual effect.
+pub(crate) fn thread(name: &str) -> std::thread::Builder {
+    const STACK: usize = 8 * 1024 * 1024;
+
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    if std::env::var_os("RUST_MIN_STACK").is_some() { thread } else { thread.stack_size(STACK) }
+}

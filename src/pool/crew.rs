@@ -403,7 +403,7 @@ fn run(job: Arc<dyn Job>) {
 
 #[cfg(not(tower_wsgi_loom))]
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    std::thread::Builder::new().name(name.into()).spawn(work).map(drop)
+    crate::sync::thread(name).spawn(work).map(drop)
 }
 
 #[cfg(tower_wsgi_loom)]

@@ -5,4 +5,5 @@
 
 mod clients;
 mod http2;
+mod recursion;
 pub(crate) mod support;
