@@ -6,4 +6,5 @@
 mod clients;
 mod http2;
 mod recursion;
+mod resources;
 pub(crate) mod support;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -75,9 +76,18 @@ impl Address {
         }
     }
 
-    /// Takes away what binding has left behind.
-    pub(crate) fn unbind(&self) {
-        if let Self::Unix(path) = self {
+    /// The file that binding has made, if it has: its device and its number.
+    pub(crate) fn file(&self) -> Option<(u64, u64)> {
+        let Self::Unix(path) = self else { return None };
+        std::fs::symlink_metadata(path).ok().map(|made| (made.dev(), made.ino()))
+    }
+
+    /// Takes away what binding has left behind. By now there may be another server's socket in its place.
+    pub(crate) fn unbind(&self, made: Option<(u64, u64)>) {
+        if let Self::Unix(path) = self
+            && made.is_some()
+            && self.file() == made
+        {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -98,17 +108,23 @@ fn bind_unix(path: &Path) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     let address = SockAddr::unix(path)?;
     match socket.bind(&address) {
-        // A server that was killed has left it there: nobody answers.
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match StdUnixStream::connect(path) {
-            Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path)?;
-                socket.bind(&address)?;
+        // A server that was killed has left it there: nobody answers. Nobody answers at a file that is no socket either, and it is somebody's.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_socket(path) => {
+            match StdUnixStream::connect(path) {
+                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path)?;
+                    socket.bind(&address)?;
+                }
+                _ => return Err(error),
             }
-            _ => return Err(error),
-        },
+        }
         bound => bound?,
     }
     Ok(socket)
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
 /// Where a bound socket is: `http://127.0.0.1:8000`.

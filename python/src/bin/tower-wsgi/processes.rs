@@ -86,9 +86,10 @@ pub(crate) fn parent(args: &Args) -> Result<(), Failure> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::other("no runtime", error))?;
     let socket = args.bind.bind().map_err(|error| Failure::bind(args, error))?;
+    let file = args.bind.file();
     let url = bind::url(&socket).map_err(|error| Failure::bind(args, error))?;
     let kept = runtime.block_on(keep_all(args, socket, &url));
-    args.bind.unbind();
+    args.bind.unbind(file);
     kept
 }
 

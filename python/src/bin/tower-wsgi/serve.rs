@@ -49,9 +49,10 @@ pub(crate) fn alone(args: &Args) -> Result<(), Failure> {
     let stop = Stop::new();
     stop.on_signals().map_err(|error| Failure::other("signals cannot be waited for", error))?;
     let socket = args.bind.bind().map_err(|error| Failure::bind(args, error))?;
+    let file = args.bind.file();
     let url = bind::url(&socket).map_err(|error| Failure::bind(args, error))?;
     let served = run(args, socket, &stop, move || crate::say(&format!("listening on {url}")));
-    args.bind.unbind();
+    args.bind.unbind(file);
     served
 }
 
