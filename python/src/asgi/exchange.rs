@@ -27,6 +27,8 @@ pub(super) struct Exchange {
 struct State {
     chunks: VecDeque<Bytes>,
     inbound: InboundState,
+    /// The application was told that the request's body was cut off.
+    faulted: bool,
     /// A `receive()` waits, for a chunk or for the client to leave.
     asked: bool,
     answer: Option<Answer>,
@@ -65,6 +67,8 @@ pub(super) enum Answer {
     Stream(Response<()>, Option<u64>),
     /// The connection becomes a WebSocket.
     Upgrade(Response<()>),
+    /// There is none, since the client broke its request off.
+    Faulted,
     Failed,
 }
 
@@ -86,6 +90,7 @@ impl Exchange {
         let state = State {
             chunks: VecDeque::new(),
             inbound: if inbound.is_ended() { InboundState::Ended } else { InboundState::Open },
+            faulted: false,
             asked: false,
             answer: None,
             answered: false,
@@ -127,7 +132,10 @@ impl Exchange {
                 state.inbound = InboundState::Told;
                 return Received::Chunk(Bytes::new(), false);
             }
-            InboundState::Broken => return Received::Disconnect,
+            InboundState::Broken => {
+                state.faulted = true;
+                return Received::Disconnect;
+            }
             InboundState::Open | InboundState::Told => ask(state),
         }
         Received::Wait
@@ -190,7 +198,7 @@ impl Exchange {
                 state.end = Some(End::Failed);
                 if !state.answered {
                     state.answered = true;
-                    state.answer = Some(Answer::Failed);
+                    state.answer = Some(if state.faulted { Answer::Faulted } else { Answer::Failed });
                 }
             }
         });

@@ -244,6 +244,11 @@ pub(super) fn respond(exchange: Arc<Exchange>, inbound: Inbound, answer: Answer)
         Answer::Stream(head, length) => {
             head.map(|()| Body::new(ResponseBody::new(exchange, inbound, length)))
         }
+        // It may still listen: after chunks that are none, or with its own half of the connection closed.
+        Answer::Faulted => {
+            exchange.close();
+            plain(&exchange.request.method, StatusCode::BAD_REQUEST)
+        }
         // Only a handshake is answered so, and it looks before it asks here.
         Answer::Failed | Answer::Upgrade(_) => {
             exchange.close();

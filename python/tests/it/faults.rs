@@ -5,6 +5,7 @@
 
 mod clients;
 mod http2;
+mod lengths;
 mod recursion;
 mod resources;
 pub(crate) mod support;
