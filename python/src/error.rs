@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 /// Why a Python application could not be loaded or started.
 ///
@@ -87,14 +88,21 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// An exception as Python prints it, with its causes.
+/// An exception as Python prints it, with its causes, but for what a terminal would take for a command: a client may have had its part in the words.
 pub(crate) fn traceback(py: Python<'_>, error: &PyErr) -> String {
     let format = || -> PyResult<String> {
         // The value on its own has its traceback only from Python 3.12 on.
         let value = error.clone_ref(py).into_value(py);
         let lines = py.import("traceback")?.call_method1("format_exception", (value,))?;
-        lines.try_iter()?.map(|line| line?.extract::<String>()).collect()
+        // A lone surrogate has no place in UTF-8, and the rest has: also where a client had its part in the words.
+        lines.try_iter()?.map(|line| Ok(line?.cast::<PyString>()?.to_string_lossy().into_owned())).collect()
     };
     // Only an exception whose own `__str__` raises gets here.
-    format().unwrap_or_else(|_| error.to_string())
+    let text = format().unwrap_or_else(|_| error.to_string());
+    let is_command = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(is_command) {
+        return text;
+    }
+    let show = |c: char| if is_command(c) { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(show).collect()
 }

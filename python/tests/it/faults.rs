@@ -3,9 +3,12 @@
 //!
 //! `FAULTS=all` tries what takes long, too.
 
+pub(crate) mod asgi;
 mod clients;
 mod http2;
 mod lengths;
 mod recursion;
 mod resources;
 pub(crate) mod support;
+mod websocket;
+mod wsgi;
