@@ -9,6 +9,6 @@ mod lifespan;
 mod loops;
 mod mounts;
 mod scope;
-mod support;
+pub(crate) mod support;
 mod waiting;
 mod websocket;

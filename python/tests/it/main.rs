@@ -1,6 +1,7 @@
 //! The tests of the Python host: a module for each promise group.
 
 mod asgi;
+mod attacks;
 mod cli;
 mod compat;
 mod cookbook;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::{CONNECTION, HOST};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -64,21 +65,52 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let running = self.activity.begin(request.version());
         let record = self.shared.log.as_ref().map(|log| log.record(self.peer.client, &request));
+        let account = Some(Account { record, _running: running });
+        if !tell_host(&mut request) {
+            return Answer { future: None, account };
+        }
         let scope = self.scope(&request);
         request.extensions_mut().insert(scope);
         // Both services are always ready: they take what they need inside the response's future.
-        Answer {
-            future: self.service.clone().call(request),
-            account: Some(Account { record, _running: running }),
-        }
+        Answer { future: Some(self.service.clone().call(request)), account }
     }
+}
+
+/// Sees to it that `Host` says whom the request is for (RFC 9112, section 3.2): the authority of the target wins over it. False where nobody can tell, so that two servers in a row could take it for two requests: with two
+/// hosts or none, or with a target that is neither a path nor a URL.
+fn tell_host(request: &mut Request<Incoming>) -> bool {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return false;
+    }
+    let Some(authority) = request.uri().authority() else { return true };
+    if request.uri().path().is_empty() && request.method() != Method::CONNECT {
+        return false;
+    }
+    let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+    if hosts == 1
+        && let Ok(host) = HeaderValue::from_str(host)
+    {
+        request.headers_mut().insert(HOST, host);
+    }
+    true
+}
+
+/// To a request that the application does not get.
+fn refusal() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    // Whoever sent it may mean something else by what follows, too.
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 pin_project! {
     /// The application's answer.
     pub(crate) struct Answer<F> {
+        // None to a request that the application does not get.
         #[pin]
-        future: F,
+        future: Option<F>,
         account: Option<Account>,
     }
 }
@@ -95,7 +127,13 @@ impl<F: Future<Output = Result<Response<Body>, Infallible>>> Future for Answer<F
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let Ok(response) = ready!(this.future.poll(cx));
+        let response = match this.future.as_pin_mut() {
+            Some(future) => {
+                let Ok(response) = ready!(future.poll(cx));
+                response
+            }
+            None => refusal(),
+        };
         let mut account = this.account.take();
         if let Some(Account { record: Some(record), .. }) = &mut account {
             record.status(response.status());

@@ -60,7 +60,7 @@ pub(super) fn load(code: &str) -> PyApp {
     })
 }
 
-pub(super) fn start(code: &str) -> PyAsgi {
+pub(crate) fn start(code: &str) -> PyAsgi {
     PyAsgi::new(load(code)).unwrap_or_else(|error| panic!("{error}"))
 }
 
