@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::{
-    CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::ext::Protocol;
@@ -135,7 +136,20 @@ impl Waiting {
             return respond(exchange, inbound, answer);
         };
         let headers = head.headers_mut();
-        for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS] {
+        // What makes the upgrade is ours to say; what frames a body frames none here (RFC 9110, section 8.6), and is an error in HTTP/2.
+        for name in [
+            CONNECTION,
+            UPGRADE,
+            SEC_WEBSOCKET_ACCEPT,
+            SEC_WEBSOCKET_EXTENSIONS,
+            CONTENT_LENGTH,
+            TRANSFER_ENCODING,
+            TE,
+            TRAILER,
+        ] {
+            headers.remove(name);
+        }
+        for name in ["keep-alive", "proxy-connection"] {
             headers.remove(name);
         }
         if let Some(accept) = accept {

@@ -5,3 +5,4 @@ mod paths;
 mod smuggling;
 mod splitting;
 mod spoofing;
+mod websocket;
