@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 
 use crate::body::Body;
 use crate::error::{Error, Kind};
@@ -44,28 +44,33 @@ pub(crate) fn report(error: &Error) {
     }
 }
 
-/// Drops the headers that are the connection's and not the application's
-/// (RFC 9110, section 7.6.1): the server sets its own.
+/// Drops what is the connection's and not the application's: headers (RFC 9110, section 7.6.1) and the version. The server sets its own.
 pub(crate) fn drop_hop_by_hop(head: &mut Response<()>) {
     const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
     const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-    // An upgrade, and the demand for one, are made of these headers.
+    // hyper ends a body of an HTTP/1.0 response with its connection, cut off or not, and panics at versions that it does not speak.
+    *head.version_mut() = Version::default();
+    // An upgrade, and the demand for one, are made of `Connection`, what it names, and `Upgrade`.
     let upgrades = matches!(head.status(), StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
     let headers = head.headers_mut();
-    if upgrades || headers.is_empty() {
+    if headers.is_empty() {
         return;
     }
-    if headers.contains_key(CONNECTION) {
-        let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        let named = named.flat_map(|value| value.split(','));
-        let named: Vec<_> = named.filter_map(|name| HeaderName::try_from(name.trim()).ok()).collect();
+    if !upgrades && headers.contains_key(CONNECTION) {
+        let lists = headers.get_all(CONNECTION).iter().map(HeaderValue::as_bytes);
+        // One name that is none does not save the others.
+        let named = lists.flat_map(|list| list.split(|byte| *byte == b','));
+        let named: Vec<_> = named.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).collect();
         for name in named {
             headers.remove(name);
         }
         headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+    if !upgrades {
+        headers.remove(UPGRADE);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING] {
         headers.remove(name);
     }
 }
