@@ -162,13 +162,12 @@ impl State {
 
     /// Takes a job out of its lane before its turn.
     pub(super) fn remove(&mut self, job: &Arc<dyn Job>) -> Option<Arc<dyn Job>> {
-        let place = |lane: &VecDeque<Arc<dyn Job>>| lane.iter().position(|other| Arc::ptr_eq(other, job));
-        if let Some(place) = place(&self.fresh) {
+        if let Some(place) = place_of(job, &self.fresh) {
             // Whoever waits behind it has waited for as long as before.
             self.taken += 1;
             return self.fresh.remove(place);
         }
-        self.resumed.remove(place(&self.resumed)?)
+        self.resumed.remove(place_of(job, &self.resumed)?)
     }
 
     /// How many new requests have come so far.
@@ -236,6 +235,13 @@ impl State {
         let place = self.sleepers.iter().position(|other| Arc::ptr_eq(other, sleeper));
         place.map(|place| self.sleepers.remove(place)).is_some()
     }
+}
+
+/// Where a job stands in a lane. It is looked for from both ends: clients of a flood that leave in the order in which they came, or in the opposite one, are found at once,
+/// however many there are.
+fn place_of(job: &Arc<dyn Job>, lane: &VecDeque<Arc<dyn Job>>) -> Option<usize> {
+    let mut places = (0..lane.len().div_ceil(2)).flat_map(|place| [place, lane.len() - 1 - place]);
+    places.find(|place| Arc::ptr_eq(&lane[*place], job))
 }
 
 /// A thread that waits, and whether its wish was granted.
