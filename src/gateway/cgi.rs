@@ -15,7 +15,7 @@
 //!
 //! [`serve`] is the same for anything that speaks CGI over other streams: an SCGI server, a test.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
@@ -36,6 +36,11 @@ const STATUS: HeaderName = HeaderName::from_static("status");
 /// output.
 ///
 /// Errors go to standard error, where CGI hosts look for them, one line each, beside what `tracing` is told; the exit code is then a failure.
+///
+/// # What is the host's to see to
+/// Headers come as variables, in which `X_A` and `X-A` are one: a host has to leave out those with an underscore (nginx and Apache do). A `Proxy` header is not believed, but `HTTP_PROXY` stays in the process's
+/// environment, where HTTP clients of the program may look: the host has to drop the header (CVE-2016-5385). There is no limit here on the size of head or body, nor on how slowly it comes. An application can set headers that a host obeys:
+/// `X-Sendfile`, `X-Accel-Redirect`, and `Location` with a path, which some redirect to inside. What a client says does not belong in them. The program's arguments, which hosts may make of a query without `=` (CVE-2012-1823), are not looked at.
 ///
 /// # Blocking
 /// Returns when the response is sent and its [`BackgroundTasks`](crate::BackgroundTasks) are done. Some hosts end the program as soon as they have a whole response: lighttpd sends `SIGTERM`. A
@@ -183,22 +188,30 @@ fn send(method: &Method, response: Response<Input>, mut output: impl Write) -> R
     output.write_all(&text).and_then(|()| output.flush()).map_err(gone)
 }
 
-/// An error and its causes, in one line.
+/// An error and its causes, in one line: control characters are escaped. A client may have had a part in the text, and could make lines of its own in the host's log.
 struct Chain<'a>(&'a Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut last = self.0.to_string();
-        f.write_str(&last)?;
+        write_line(f, &last)?;
         let mut next = std::error::Error::source(self.0);
         while let Some(cause) = next {
             let text = cause.to_string();
             // Some errors only pass on what the one inside them says.
             if text != last {
-                write!(f, ": {text}")?;
+                f.write_str(": ")?;
+                write_line(f, &text)?;
             }
             (last, next) = (text, cause.source());
         }
         Ok(())
     }
+}
+
+fn write_line(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    text.chars().try_for_each(|c| match c {
+        c if c.is_control() => write!(f, "{}", c.escape_default()),
+        c => f.write_char(c),
+    })
 }
