@@ -182,7 +182,7 @@ impl<S, B> AsgiLayer<S, B> {
     }
 
     /// How long the end of a response waits for the request's [`BackgroundTasks`], counted from the end of the body, or from its drop; then they are cancelled. By default the wait
-    /// takes as long as they do. Zero cancels them at the end of the body.
+    /// takes as long as they do. Zero cancels them at the end of the body. It bounds how long tasks that clients can make long hold a host's thread, or a CGI program.
     ///
     /// The runtime needs its time driver: without it, the read that would wait fails.
     #[must_use]
@@ -223,7 +223,7 @@ where
     /// Mounts the service at `prefix`: requests outside it go to the inner handler untouched. The service sees the rest of the path as its URI and the
     /// prefix in [`Scope::root_path`].
     ///
-    /// The prefix is compared as in [`WsgiLayer::at`](crate::WsgiLayer::at): `/api` does not own `/apiary`.
+    /// The prefix is compared as in [`WsgiLayer::at`](crate::WsgiLayer::at), which says what it guards and what not: `/api` does not own `/apiary`.
     ///
     /// # Panics
     /// If `prefix` does not start with a slash, or is not the path of a URI.

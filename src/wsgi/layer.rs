@@ -149,7 +149,11 @@ impl<H: SyncHandler> WsgiLayer<H> {
     /// the rest of the path as its URI and the prefix in [`Environ::script_name`](crate::Environ::script_name).
     ///
     /// The prefix is compared with the path as it is sent, percent-encoding and all, at the borders of its segments: `/api` does not
-    /// own `/apiary`. A slash at its end makes no difference.
+    /// own `/apiary`. A slash at its end makes no difference. Nothing is normalised: no `..`, no double slash, no case.
+    ///
+    /// So a mount guards what routes by the path as it is sent, as axum does, and other mounts do. It does not guard an application inside that routes by the decoded
+    /// `PATH_INFO`, as WSGI frameworks do: `/%61dmin` is not under `/admin`, and is `/admin` to them. For those ask [`Environ::script_name`](crate::Environ::script_name) and
+    /// [`path_info`](crate::Environ::path_info) in a sync middleware.
     ///
     /// # Panics
     /// If `prefix` does not start with a slash, or is not the path of a URI.
@@ -181,7 +185,7 @@ impl WsgiLayer<Adapter> {
 }
 
 impl<H> WsgiLayer<H> {
-    /// How many handlers run at once, on threads of this layer's own. 10 by default.
+    /// How many handlers run at once, on threads of this layer's own. 10 by default. However many requests a flood brings, no more threads are started for them than [`WorkerPool::new`] says.
     ///
     /// # Panics
     /// If `workers` is 0.
@@ -198,14 +202,15 @@ impl<H> WsgiLayer<H> {
     }
 
     /// How many requests may wait for a worker: 1,000 by default. The next one gets 503 with `Retry-After`, at once. The bound is on the memory and the
-    /// patience that a flood of requests can take; 0 turns away whatever no worker is free for.
+    /// patience that a flood of requests can take: some 2 KB for each that waits, its body's [`prefetch`](Self::prefetch), and what the server holds for its connection. 0 turns away whatever no worker is free for.
     #[must_use]
     pub fn max_queued(mut self, requests: usize) -> Self {
         self.settings.max_queued = requests;
         self
     }
 
-    /// How long a request may wait for a worker; as long as its client does by default. After it: 503 with `Retry-After`.
+    /// How long a request may wait for a worker; as long as its client does by default. After it: 503 with `Retry-After`. It bounds what clients who hold all workers (by uploads of unknown length, by downloads
+    /// that a function writes) can make others wait.
     ///
     /// # Panics
     /// The response future panics where there is no tokio runtime, or one without its time driver.
@@ -215,7 +220,8 @@ impl<H> WsgiLayer<H> {
         self
     }
 
-    /// How many chunks of a response's body may wait for the client: 10 by default, at least 1.
+    /// How many chunks of a response's body may wait for the client: 10 by default, at least 1. It bounds the memory that a client who takes nothing can hold: so many chunks, as large as the handler
+    /// makes them. A thread it holds only where a function writes the body; nothing here ends that wait, so that those belong behind a server that buffers, or in an iterator or a reader.
     #[must_use]
     pub fn send_queue_size(mut self, chunks: usize) -> Self {
         self.settings.send_queue_size = chunks.max(1);
@@ -226,7 +232,7 @@ impl<H> WsgiLayer<H> {
     ///
     /// A body of declared length gets a worker once all of it or this much is here, so that a slow sender holds no thread. A body
     /// of unknown length gets one at its first bytes; 0 gives it one at once, for senders who want an answer before they send. With `Expect: 100-continue` nothing is read ahead. A body's frames are not
-    /// split: the last one may go over. How much is read ahead once the handler has asked, [`Input`](crate::Input#blocking) says.
+    /// split: the last one may go over. It bounds the memory of an upload that nobody reads yet. How much is read ahead once the handler has asked, [`Input`](crate::Input#blocking) says.
     #[must_use]
     pub fn prefetch(mut self, bytes: usize) -> Self {
         self.settings.prefetch = bytes as u64;
@@ -234,7 +240,8 @@ impl<H> WsgiLayer<H> {
     }
 
     /// How long a read of the request's body may wait for a byte before it fails with [`TimedOut`](std::io::ErrorKind::TimedOut); for ever by
-    /// default. It bounds how long a sender who stalls can hold a worker. Where the input becomes an async body, it holds for the polls of that, which then need a runtime with its time driver.
+    /// default. It bounds how long a sender who stalls can hold a worker, which one of unknown length or of more than [`prefetch`](Self::prefetch) bytes does: without it such senders, as many as there are workers, keep all
+    /// others out. It does not bound one who sends a byte from time to time: a timeout for the whole request does, tower-http's `TimeoutLayer` outside, whose end fails the handler's read. Where the input becomes an async body, it holds for the polls of that, which then need a runtime with its time driver.
     #[must_use]
     pub fn read_timeout(mut self, timeout: Duration) -> Self {
         self.settings.read_timeout = Some(timeout);
