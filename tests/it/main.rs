@@ -2,6 +2,7 @@
 //! with the promise that it holds.
 
 mod asgi;
+mod attacks;
 mod boundary;
 mod capacity;
 mod cgi;
