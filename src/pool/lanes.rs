@@ -271,7 +271,8 @@ impl Sleeper {
     }
 }
 
-#[cfg(all(test, not(tower_wsgi_loom)))]
+#[cfg(test)]
+#[cfg(not(tower_wsgi_loom))]
 mod tests {
     use std::io;
 

@@ -33,7 +33,8 @@ fn state(stat: &[u8]) -> Option<u8> {
     stat.get(end + 2).copied()
 }
 
-#[cfg(all(test, target_os = "linux", not(tower_wsgi_loom)))]
+#[cfg(test)]
+#[cfg(all(target_os = "linux", not(tower_wsgi_loom)))]
 mod tests {
     use std::sync::{Arc, mpsc};
     use std::thread;
