@@ -189,17 +189,13 @@ impl Input {
         }
     }
 
-    /// Takes back what came last and has not been read, so many bytes of it, and ends.
-    fn cut_off(&mut self, mut excess: usize) {
+    /// Takes back what came last and has not been read, so many bytes of it, and ends. Only a response is cut off, and nobody reads one ahead: nothing is `ready`.
+    fn cut_off(&mut self, excess: usize) {
         tracing::error!(declared = self.length, "{EXCESS}");
-        for chunk in self.ready.iter_mut().rev().chain([&mut self.current]) {
-            let cut = excess.min(chunk.len());
-            chunk.truncate(chunk.len() - cut);
-            excess -= cut;
-            // Another length may be declared yet.
-            self.received -= cut as u64;
-        }
-        self.ready.retain(|chunk| !chunk.is_empty());
+        let cut = excess.min(self.current.len());
+        self.current.truncate(self.current.len() - cut);
+        // Another length may be declared yet.
+        self.received -= cut as u64;
         self.body = Body::empty();
         self.state = State::End;
     }

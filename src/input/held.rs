@@ -73,11 +73,8 @@ impl http_body::Body for Held {
     }
 
     fn is_end_stream(&self) -> bool {
-        let input = &self.input;
-        input.current.is_empty()
-            && input.ready.is_empty()
-            && input.trailers.is_none()
-            && !matches!(input.state, State::Open)
+        // What came before the end, or with it, was given before or with it.
+        !matches!(self.input.state, State::Open)
     }
 
     fn size_hint(&self) -> SizeHint {
