@@ -184,7 +184,13 @@ impl Body {
         match self.kind {
             Kind::Blocking(blocking) => blocking.into_parts().map_err(Self::blocking),
             Kind::Ahead(ahead) => match ahead.rest.into_producer() {
-                Ok((producer, trailers)) => Ok((producer.behind(ahead.chunks), trailers)),
+                Ok((Producer::Source(source), trailers)) => {
+                    Ok((Producer::Source(source.behind(ahead.chunks)), trailers))
+                }
+                // Nothing is read ahead of a writing function without its thread.
+                Ok((write, trailers)) => {
+                    Err(Self::ahead(ahead.chunks, Self::blocking(Blocking::new(write, trailers))))
+                }
                 Err(rest) => Err(Self::ahead(ahead.chunks, rest)),
             },
             kind => Err(Self { kind }),

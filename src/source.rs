@@ -72,6 +72,12 @@ impl Source {
         Self::Read(Box::new(reader), BytesMut::new())
     }
 
+    /// The same with `chunks` in front, which were read ahead of it.
+    pub(crate) fn behind(mut self, chunks: VecDeque<Bytes>) -> Self {
+        let rest = iter::from_fn(move || self.next());
+        Self::Iter(Box::new(chunks.into_iter().map(Ok).chain(rest)))
+    }
+
     /// The next chunk, which may be empty; `None` at the end.
     pub(crate) fn next(&mut self) -> Option<Result<Bytes, BoxError>> {
         match self {
@@ -89,23 +95,6 @@ impl Source {
                     };
                 }
             }
-        }
-    }
-}
-
-impl Producer {
-    /// The same with `chunks` in front, which were read ahead of it.
-    pub(crate) fn behind(self, chunks: VecDeque<Bytes>) -> Self {
-        match self {
-            Self::Source(mut source) if !chunks.is_empty() => {
-                let rest = iter::from_fn(move || source.next());
-                Self::Source(Source::Iter(Box::new(chunks.into_iter().map(Ok).chain(rest))))
-            }
-            Self::Write(write) if !chunks.is_empty() => Self::Write(Box::new(|writer| {
-                chunks.into_iter().try_for_each(|chunk| writer.send(chunk))?;
-                write(writer)
-            })),
-            alone => alone,
         }
     }
 }
