@@ -305,4 +305,86 @@ mod tests {
         state.pace = SHORT / 2;
         assert!(state.is_seen());
     }
+    fn jobs(count: usize) -> impl Iterator<Item = Arc<dyn Job>> {
+        (0..count).map(|_| Arc::new(Idle) as Arc<dyn Job>)
+    }
+
+    #[test]
+    fn a_request_is_stale_once_it_was_seen_before() {
+        let mut state = State::new();
+        assert!(!state.is_stale(state.arrived()), "nobody waits");
+        state.fresh.extend(jobs(3));
+        let seen = state.arrived();
+        assert_eq!(seen, 3);
+        state.pop(1, None).expect("a job");
+        let withdrawn = state.fresh.front().cloned().expect("a job");
+        state.remove(&withdrawn).expect("it is there");
+        assert_eq!(state.arrived(), 3, "who is taken has come all the same");
+        assert!(state.is_stale(seen), "the third has waited since then");
+        state.fresh.extend(jobs(1));
+        state.pop(1, None).expect("a job");
+        assert_eq!(state.arrived(), 4);
+        assert!(!state.is_stale(seen), "the fourth came later");
+        state.pop(1, None).expect("a job");
+        assert!(!state.is_stale(state.arrived()) && !state.is_stale(seen + 9), "nobody waits");
+    }
+
+    #[test]
+    fn jobs_are_quick_that_are_so_on_the_average() {
+        let mut state = State::new();
+        assert!(!state.is_quick(), "it is not known yet");
+        for _ in 0..100 {
+            state.note(0, SHORT / 10);
+        }
+        assert!(state.is_quick());
+        state.note(0, Duration::from_secs(1));
+        assert!(state.is_quick(), "one was only interrupted");
+        for _ in 0..3 {
+            state.note(0, SHORT * 4);
+        }
+        assert!(!state.is_quick());
+        assert_eq!((state.done, state.last), (104, Some(0)));
+    }
+
+    #[test]
+    fn a_request_may_wait_where_somebody_watches_and_somebody_is_soon_free() {
+        for (watching, active, leaving, quick) in [
+            (true, 1, 0, true),
+            (true, 0, 1, true),
+            (true, 0, 0, true),
+            (false, 1, 0, true),
+            (true, 1, 1, false),
+        ] {
+            let mut state = State::new();
+            (state.watching, state.active, state.leaving) = (watching, active, leaving);
+            state.pace = if quick { SHORT / 2 } else { SHORT * 2 };
+            let may_wait = watching && quick && (active, leaving) != (0, 0);
+            assert_eq!(state.can_wait(), may_wait, "{watching} {active} {leaving} {quick}");
+        }
+    }
+
+    #[test]
+    fn a_handler_is_left_to_those_inside_only_while_some_work() {
+        let mut state = State::new();
+        state.fresh.extend(jobs(1));
+        state.deferred = Some(0);
+        assert!(state.runnable(2), "nobody is inside");
+        state.active = 1;
+        assert!(!state.runnable(2));
+        assert!(state.next(2, Some(0)).is_some(), "for the one inside it is there");
+        state.deferred = Some(1);
+        assert!(state.runnable(2), "another one's");
+    }
+
+    #[test]
+    fn a_thread_that_has_left_is_in_no_book() {
+        let mut state = State::new();
+        let [one, other] = [(); 2].map(|()| Arc::new(Thread::current()));
+        state.crew.extend([one.clone(), other.clone()]);
+        state.threads = 2;
+        assert!(matches!(&*state.others(&one), [found] if Arc::ptr_eq(found, &other)));
+        state.left(&one);
+        assert_eq!(state.threads, 1);
+        assert!(matches!(&*state.crew, [found] if Arc::ptr_eq(found, &other)));
+    }
 }

@@ -159,6 +159,43 @@ async fn c1_http_1_0_is_told() {
     assert_eq!(value(&body, "SERVER_PROTOCOL"), Some("HTTP/1.0"));
 }
 
+#[test]
+fn c1_every_version_is_told_on_both_sides_and_comes_back() {
+    let versions = [
+        (Version::HTTP_09, "0.9", "HTTP/0.9"),
+        (Version::HTTP_10, "1.0", "HTTP/1.0"),
+        (Version::HTTP_11, "1.1", "HTTP/1.1"),
+        (Version::HTTP_2, "2", "HTTP/2.0"),
+        (Version::HTTP_3, "3", "HTTP/3.0"),
+    ];
+    for (version, key, variable) in versions {
+        let request = Request::get("/").version(version).body(()).expect("a request");
+        assert_eq!(Scope::of(&request).http_version(), key);
+        let variables = Variables::of(&request);
+        assert_eq!(variables.get("SERVER_PROTOCOL"), Some(variable.as_bytes()));
+        assert_eq!(variables.into_request().expect("a request").version(), version);
+    }
+}
+
+#[test]
+fn c1_a_variable_that_is_shown_is_a_headers_or_has_a_name_of_its_own() {
+    let request = Request::post("/").header("content-type", "a/b").header("x-two-words", "v");
+    let request = request.body(()).expect("a request");
+    let mut shown = Vec::new();
+    Variables::visit(&request, |name, value| {
+        let (header, plain) = (name.header().map(|header| header.as_str().to_owned()), name.plain());
+        assert_ne!(header.is_some(), plain.is_some(), "{name}");
+        assert!(plain.is_none_or(|plain| plain == name.to_string()));
+        shown.push((name.to_string(), header, value.to_owned()));
+    });
+    let headers: Vec<_> =
+        shown.iter().filter_map(|(name, header, _)| Some((&**name, header.as_deref()?))).collect();
+    assert_eq!(headers, [("CONTENT_TYPE", "content-type"), ("HTTP_X_TWO_WORDS", "x-two-words")]);
+    let again: Variables = shown.into_iter().map(|(name, _, value)| (name, value)).collect();
+    assert!(again == Variables::of(&request));
+    Variables::visit(&request, |name, _| assert_eq!(format!("{name:>30}").len(), 30));
+}
+
 #[tokio::test]
 async fn c1_a_path_is_decoded_to_bytes_and_kept_as_it_was_sent() {
     let server = serve(WsgiService::new(mounted)).await;
@@ -535,6 +572,22 @@ fn c2_shifts_add_up_and_leave_foreign_paths_alone() {
 }
 
 #[test]
+fn c2_shifts_on_the_async_side_add_up_and_leave_foreign_paths_alone() {
+    let mut request = Request::get("/a/b/c?q").body(()).expect("a request");
+    for foreign in ["/b", "/a/bc", "/a/b/c/d", "a", "/A"] {
+        assert!(!Scope::shift(&mut request, foreign), "{foreign}");
+        assert_eq!(request.uri(), "/a/b/c?q");
+        assert!(request.extensions().is_empty());
+    }
+    assert!(Scope::shift(&mut request, "/a"));
+    assert!(Scope::shift(&mut request, "/b/"));
+    assert_eq!(request.uri(), "/c?q");
+    let scope = Scope::of(&request);
+    assert_eq!((&*scope.root_path(), scope.raw_path()), ("/a/b", "/a/b/c"));
+    assert_eq!(&*Environ::of(&request).script_name(), b"/a/b");
+}
+
+#[test]
 fn c2_a_slash_at_the_end_of_a_shift_makes_no_difference() {
     let mut request = Request::get("/a/b").body(()).expect("a request");
     assert!(Environ::shift(&mut request, "/"));
@@ -812,6 +865,38 @@ async fn c4_an_outer_layers_extensions_are_seen_by_the_handler() {
     for version in VERSIONS {
         assert_eq!(ask(&server, version, "/").await, "Some(Token(\"outer\")) 1");
     }
+}
+
+#[test]
+fn c4_a_path_that_a_layer_rewrites_is_no_mount() {
+    // A request whose scope was made before its path, or what stands for one, became another.
+    for (before, after) in [("/old", "/new"), ("/files/*", "*"), ("/a/b", "/b/c")] {
+        let mut request = Request::options(before).body(()).expect("a request");
+        let scope = Scope::of(&request);
+        request.extensions_mut().insert(scope);
+        *request.uri_mut() = after.parse().expect("a target");
+        let scope = Scope::of(&request);
+        assert_eq!((&*scope.root_path(), scope.raw_path()), ("", after), "{before}");
+    }
+    // The sync side knows each mount: what leads to the top is a rewrite, too.
+    let mut request = Request::get("/deep/down").body(()).expect("a request");
+    let environ = Environ::of(&request);
+    request.extensions_mut().insert(environ);
+    *request.uri_mut() = "/".parse().expect("a target");
+    assert!(Environ::shift(&mut request, "/"));
+    let environ = Environ::of(&request);
+    assert_eq!((&*environ.script_name(), &*environ.path_info()), (&b""[..], &b"/"[..]));
+}
+
+#[test]
+fn c4_a_method_and_a_version_that_a_layer_sets_are_the_scopes() {
+    let mut request = Request::get("/").body(()).expect("a request");
+    let scope = Scope::of(&request);
+    request.extensions_mut().insert(scope);
+    *request.method_mut() = http::Method::PUT;
+    *request.version_mut() = Version::HTTP_10;
+    let scope = Scope::of(&request);
+    assert_eq!((scope.method(), scope.http_version()), (&http::Method::PUT, "1.0"));
 }
 
 #[tokio::test]

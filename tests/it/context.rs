@@ -1,7 +1,7 @@
 //! A13 to A15: what crosses beside the body, responses without one, and trailers.
 
 use std::io::{self, Write as _};
-use std::sync::{Arc, Mutex, Once, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 use axum::Router;
 use axum::middleware::{Next, from_fn};
@@ -15,7 +15,9 @@ use tower_http::trace::TraceLayer;
 use tower_wsgi::{Body, BoxError, Input, Output, WorkerPool, WsgiLayer, WsgiService};
 use tracing::Instrument;
 
-use crate::support::{Events, PATIENCE, Probe, VERSIONS, idle, is_worker, serve, serve_axum, soon, text};
+use crate::support::{
+    Events, PATIENCE, Probe, VERSIONS, collect, idle, is_worker, serve, serve_axum, soon, text,
+};
 
 #[derive(Clone, Debug, PartialEq)]
 struct User(&'static str);
@@ -124,15 +126,6 @@ async fn a13_the_runtime_is_there_when_a_body_is_dropped() {
     }
 }
 
-/// Spans exist only where somebody collects them, and workers look for a collector of all threads.
-fn collect_spans() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // Another one would do as well.
-        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
-    });
-}
-
 fn span_name() -> String {
     let span = tracing::Span::current();
     span.metadata().map_or("none", |metadata| metadata.name()).to_owned()
@@ -140,7 +133,7 @@ fn span_name() -> String {
 
 #[tokio::test]
 async fn a13_the_callers_span_is_current() {
-    collect_spans();
+    collect();
     let handler = |request: Request<Input>| match request.uri().path() {
         "/handler" => Response::new(Output::from(span_name())),
         "/writer" => Response::new(Output::writer(|w| w.write_all(span_name().as_bytes()))),
@@ -171,7 +164,7 @@ async fn piecemeal(pool: &WorkerPool, mut body: Body) -> Result<Vec<Bytes>, BoxE
 
 #[tokio::test]
 async fn a13_the_callers_span_is_current_when_a_body_goes_on() {
-    collect_spans();
+    collect();
     let pool = WorkerPool::new(1);
     let layer = WsgiLayer::adapter().pool(pool.clone()).send_queue_size(1);
     let mut service =

@@ -184,6 +184,51 @@ async fn a8_a_client_that_left_is_a_broken_pipe() {
 }
 
 #[tokio::test]
+async fn a8_a_client_that_left_is_told_where_nothing_is_sent_too() {
+    // An empty chunk, and one that a response to HEAD does not send.
+    for (method, chunk) in [("GET", ""), ("HEAD", "never")] {
+        let (tell, told) = mpsc::channel();
+        let handler = move |request: Request<Input>| -> Result<Response<Output>, BoxError> {
+            let mut response = begin(&request, Response::new(()))?;
+            tell.send(None)?;
+            let left = loop {
+                if let Err(left) = response.send(chunk) {
+                    break left;
+                }
+                std::thread::yield_now();
+            };
+            tell.send(Some(left.kind()))?;
+            Ok(response.finish())
+        };
+        let service = WsgiLayer::adapter().layer(handler);
+        let request = Request::builder().method(method).body(Body::empty()).expect("a request");
+        let call = tokio::spawn(service.oneshot(request));
+        let mut told =
+            tokio::task::spawn_blocking(move || (told.recv_timeout(PATIENCE), told)).await.expect("no panic");
+        assert_eq!(told.0, Ok(None), "{method}");
+        call.abort();
+        told = tokio::task::spawn_blocking(move || (told.1.recv_timeout(PATIENCE), told.1))
+            .await
+            .expect("no panic");
+        assert_eq!(told.0, Ok(Some(io::ErrorKind::BrokenPipe)), "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a7_a_response_that_sends_nothing_is_held_to_its_length_if_it_has_a_body() {
+    for (method, status) in [("HEAD", 200), ("GET", 500)] {
+        let service = WsgiLayer::adapter().layer(|request: Request<Input>| -> Result<_, BoxError> {
+            let head = Response::builder().header("content-length", "5").body(())?;
+            Ok(begin(&request, head)?.finish())
+        });
+        let request = Request::builder().method(method).body(Body::empty()).expect("a request");
+        let response = soon(service.oneshot(request)).await.expect("a response");
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers()["content-length"] == "5", method == "HEAD");
+    }
+}
+
+#[tokio::test]
 async fn a14_head_and_204_have_no_body() {
     for (method, status) in [("HEAD", 200), ("GET", 204)] {
         let service = WsgiLayer::adapter().layer(move |request: Request<Input>| {
@@ -215,6 +260,23 @@ async fn a_second_begin_is_an_error_and_a_sync_middleware_sees_the_head() {
     });
     assert_eq!(text(answer(handler).await.into_body()).await, "once");
     assert_eq!(*seen.lock().expect("a lock"), Some(StatusCode::ACCEPTED));
+}
+
+#[tokio::test]
+async fn a_begun_body_that_a_middleware_reads_says_why_it_is_not_there() {
+    let (tell, told) = mpsc::channel();
+    let middleware = sync_fn(move |request: Request<Input>, next: &dyn SyncHandler| {
+        let response = next.call(request)?;
+        let error = io::read_to_string(response.into_body().into_reader()).expect_err("it is not here");
+        tell.send(error.to_string())?;
+        Ok::<_, BoxError>(Response::new(Output::empty()))
+    });
+    let handler = middleware.layer(|request: Request<Input>| -> Result<Response<Output>, BoxError> {
+        Ok(begin(&request, Response::new(()))?.finish())
+    });
+    answer(handler).await;
+    let told = told.recv().expect("the middleware ran");
+    assert_eq!(told, "the response was sent while its handler ran: its body is not here");
 }
 
 #[test]

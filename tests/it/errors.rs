@@ -3,14 +3,17 @@
 use std::error::Error as _;
 use std::fmt;
 use std::io::{self, Read as _, Write as _};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tower::ServiceBuilder;
-use tower_wsgi::{Body, Error, Input, Output, SyncHandler, WsgiLayer};
+use tower::{ServiceBuilder, ServiceExt as _};
+use tower_wsgi::{Body, BoxError, Error, Input, Output, SyncHandler, Variables, WsgiLayer, gateway};
 
-use crate::support::{Events, Server, VERSIONS, serve, text};
+use crate::support::{Events, Server, VERSIONS, serve, soon, text};
 
 #[derive(Debug)]
 struct Broken(&'static str);
@@ -245,4 +248,75 @@ async fn a12_a_handler_that_deals_with_a_bad_body_answers_what_it_likes() {
     let response = server.send(http::Version::HTTP_11, request).await.expect("a response");
     assert_eq!(response.status(), 200);
     assert_eq!(text(response).await, "UnexpectedEof");
+}
+
+/// What an error can be asked.
+type Question = (&'static str, fn(&Error) -> bool);
+
+/// The questions that an error answers with yes.
+fn answers(error: &Error) -> Vec<&'static str> {
+    let questions: [Question; 10] = [
+        ("handler", Error::is_handler),
+        ("panic", Error::is_panic),
+        ("overloaded", Error::is_overloaded),
+        ("timed out", Error::is_timed_out),
+        ("disconnected", Error::is_disconnected),
+        ("length", Error::is_length),
+        ("response", Error::is_response),
+        ("request", Error::is_request),
+        ("stuck", Error::is_stuck),
+        ("inside async", Error::is_inside_async),
+    ];
+    questions.into_iter().filter_map(|(name, ask)| ask(error).then_some(name)).collect()
+}
+
+#[test]
+fn a12_an_error_is_of_one_kind_only() {
+    let of = |path: &str| {
+        let handler = |request: Request<Input>| -> Result<Response<&'static str>, BoxError> {
+            match request.uri().path() {
+                "/panic" => panic!("no luck"),
+                "/response" => Ok(Response::builder().status(103).body("")?),
+                "/length" => Ok(Response::builder().header("content-length", "9").body("")?),
+                _ => Err("no rows".into()),
+            }
+        };
+        let request = Request::get(path).body(Input::empty()).expect("a request");
+        let response = gateway::respond(&handler, request);
+        response.extensions().get::<Error>().expect("an error").clone()
+    };
+    for kind in ["handler", "panic", "response", "length"] {
+        assert_eq!(answers(&of(&format!("/{kind}"))), [kind]);
+    }
+    let variables: Variables = [("REQUEST_METHOD", "not one")].into_iter().collect();
+    assert_eq!(answers(&variables.into_request().expect_err("no request")), ["request"]);
+}
+
+#[tokio::test]
+async fn a12_a_requests_body_that_panics_is_no_fault_of_the_clients() {
+    let handler = |mut request: Request<Input>| -> io::Result<Response<String>> {
+        let mut text = String::new();
+        request.body_mut().read_to_string(&mut text)?;
+        Ok(Response::new(text))
+    };
+    for prefetch in [0, 1024] {
+        let layer = WsgiLayer::adapter().prefetch(prefetch);
+        let service = ServiceBuilder::new().layer(layer).service(handler);
+        let response = soon(service.oneshot(Request::new(Body::new(Panicking)))).await.expect("a response");
+        assert_eq!(response.status(), 500, "{prefetch}");
+    }
+}
+
+struct Panicking;
+
+impl http_body::Body for Panicking {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
+        panic!("a body's own panic")
+    }
 }

@@ -2,6 +2,7 @@
 
 mod ends;
 mod model;
+mod places;
 mod reading;
 mod relayed;
 mod streaming;

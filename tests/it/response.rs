@@ -442,3 +442,40 @@ impl<F: Future> Polled<F> {
         self.0.await
     }
 }
+
+#[tokio::test]
+async fn a3_small_writes_are_gathered() {
+    let handler = |_: Request<Input>| {
+        Response::new(Output::writer(|w| (0..40).try_for_each(|_| io::Write::write_all(w, &[b'x'; 1024]))))
+    };
+    let response = soon(WsgiLayer::adapter().layer(handler).oneshot(Request::new(Body::empty()))).await;
+    let mut body = response.expect("a response").into_body();
+    let mut lengths = Vec::new();
+    while let Some(frame) = soon(body.frame()).await {
+        lengths.extend(frame.expect("a frame").into_data().map(|data| data.len()));
+    }
+    assert_eq!(lengths, [16 * 1024, 16 * 1024, 8 * 1024]);
+}
+
+#[tokio::test]
+async fn a8_a_writer_that_only_flushes_sees_its_client_leave() {
+    let events = Events::new();
+    let tell = events.teller();
+    let handler = move |_: Request<Input>| {
+        let tell = tell.clone();
+        Response::new(Output::writer(move |w| {
+            w.send("first")?;
+            let left = loop {
+                if let Err(left) = w.flush() {
+                    break left;
+                }
+                std::thread::yield_now();
+            };
+            tell(left.kind());
+            Err(left)
+        }))
+    };
+    let response = soon(WsgiService::new(handler).oneshot(Request::new(Body::empty()))).await;
+    drop(response.expect("a response"));
+    assert_eq!(events.next().await, io::ErrorKind::BrokenPipe);
+}

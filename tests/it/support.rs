@@ -1,13 +1,18 @@
 //! A real loopback server, clients for it, and the means to know what happened without waiting and hoping.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{Request, Response, Version};
+use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -17,6 +22,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tower::Service;
 use tower_wsgi::{Body, BoxError, PoolStats, WorkerPool};
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::SubscriberExt as _;
 
 /// How long anything may take before the test fails. Never waited for in a test that passes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -191,7 +198,7 @@ impl<T: Send + 'static> Events<T> {
     }
 
     /// Something that tells an event when called.
-    pub(crate) fn teller(&self) -> impl Fn(T) + Clone + Send + Sync + 'static {
+    pub(crate) fn teller(&self) -> impl Fn(T) + Clone + Send + Sync + use<T> {
         let sender = Arc::new(Mutex::new(self.sender.clone()));
         move |event| {
             // The test may be over.
@@ -274,5 +281,77 @@ impl Server {
     pub(crate) async fn ask(&self, version: Version, method: &str, path: &str) -> Response<Incoming> {
         let request = self.request(method, path, Body::empty());
         soon(self.send(version, request)).await.expect("a response")
+    }
+}
+
+/// A body of these frames, each of which is ready when it is asked for. Of unknown length, it says that it has ended as soon as it has.
+pub(crate) struct Scripted(VecDeque<Result<Frame<Bytes>, BoxError>>);
+
+impl Scripted {
+    pub(crate) fn new(frames: impl IntoIterator<Item = Result<Frame<Bytes>, BoxError>>) -> Self {
+        Self(frames.into_iter().collect())
+    }
+
+    /// A body of chunks that all are well.
+    pub(crate) fn of<const N: usize>(chunks: [&'static str; N]) -> Self {
+        Self::new(chunks.map(|chunk| Ok(Frame::data(chunk.into()))))
+    }
+}
+
+impl http_body::Body for Scripted {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Ready(self.0.pop_front())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What the crate has logged since the first [`collect`].
+static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Has spans and events collected, by one collector for all tests: workers look for one of all threads.
+pub(crate) fn collect() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let collector = tracing_subscriber::registry().with(Recorder);
+        tracing::subscriber::set_global_default(collector).expect("no other collector");
+    });
+}
+
+/// The lines of the log that hold `mark`: level, message and fields. Other tests' are there, too.
+pub(crate) fn logged(mark: &str) -> Vec<String> {
+    LOG.lock().expect("a lock").iter().filter(|line| line.contains(mark)).cloned().collect()
+}
+
+struct Recorder;
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Recorder {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        struct Line(String);
+        impl Visit for Line {
+            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                let name =
+                    if field.name() == "message" { String::new() } else { format!("{}=", field.name()) };
+                self.0 += &format!(" {name}{value:?}");
+            }
+
+            fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+                self.0 += &format!(" {}={value}", field.name());
+            }
+        }
+
+        if event.metadata().target().starts_with("tower_wsgi") {
+            let mut line = Line(event.metadata().level().to_string());
+            event.record(&mut line);
+            LOG.lock().expect("a lock").push(line.0);
+        }
     }
 }

@@ -15,10 +15,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
-use tower::{Layer as _, Service, service_fn};
+use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 use tower_wsgi::{
     AsgiHandler, AsgiLayer, BackgroundTasks, Body, BoxError, Input, Output, SyncHandler, WorkerPool,
-    WsgiLayer, sync_fn,
+    WsgiLayer, WsgiService, sync_fn,
 };
 
 use super::{Tell, answer, ask, chunks, driven, frames, get, poll_body, reader};
@@ -455,4 +455,17 @@ async fn b4_a_wsgi_service_cancels_what_goes_over_wait_time() {
     let server = serve(WsgiLayer::adapter().workers(1).layer(handler)).await;
     assert_eq!(ask(&server).await, "hello");
     blocking(move || super::next(&dropped)).await;
+}
+
+#[tokio::test]
+async fn b4_tasks_over_wait_time_are_cancelled_at_the_end_and_not_when_the_body_goes() {
+    let (handler, dropped) = endless(Duration::ZERO);
+    let service = WsgiService::new(handler);
+    let response = soon(service.oneshot(Request::new(Body::empty()))).await.expect("a response");
+    let mut body = response.into_body();
+    while let Some(frame) = soon(body.frame()).await {
+        frame.expect("a frame");
+    }
+    blocking(move || super::next(&dropped)).await;
+    drop(body);
 }

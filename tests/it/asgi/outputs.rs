@@ -250,6 +250,48 @@ fn b6_a_writer_is_a_few_chunks_ahead_and_no_more() {
 }
 
 #[test]
+fn b6_a_writer_that_only_flushes_sees_its_reader_leave() {
+    let (tell, told) = std_mpsc::channel();
+    let mut body = Output::writer(move |w| {
+        w.send("first")?;
+        let left = loop {
+            if let Err(error) = io::Write::flush(w) {
+                break error;
+            }
+            thread::yield_now();
+        };
+        tell.send(left.kind()).expect("the test waits");
+        Err(left)
+    })
+    .into_reader();
+    assert_eq!(body.chunk().expect("a body").expect("a chunk"), "first");
+    drop(body);
+    assert_eq!(next(&told), io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn b6_what_is_left_of_a_reader_goes_on_where_it_is_read() {
+    struct Threads(Vec<&'static [u8]>, std_mpsc::Sender<thread::ThreadId>);
+    impl io::Read for Threads {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            self.1.send(thread::current().id()).expect("the test waits");
+            let piece = self.0.pop().unwrap_or_default();
+            buf[..piece.len()].copy_from_slice(piece);
+            Ok(piece.len())
+        }
+    }
+
+    let (tell, told) = std_mpsc::channel();
+    let mut input = Input::reader(Threads(vec![b"three", b"two", b"one"], tell));
+    input.read_exact(&mut [0]).expect("a byte");
+    let mut rest = Input::from(input.into_body());
+    assert_eq!(rest.chunk().expect("a body").expect("a chunk"), "ne");
+    assert_eq!(io::read_to_string(rest).expect("a body"), "twothree");
+    let threads: Vec<_> = told.try_iter().collect();
+    assert!(threads.len() == 4 && threads.iter().all(|thread| *thread == thread::current().id()));
+}
+
+#[test]
 fn b6_nothing_runs_before_the_first_read() {
     watched(|| {
         let (tell, dropped) = Tell::new();

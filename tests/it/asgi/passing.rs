@@ -195,3 +195,13 @@ async fn b7_hints_and_trailers_pass_through() {
     let response = soon(service.oneshot(Request::new(Body::from("hello")))).await.expect("a response");
     assert_eq!(http_body::Body::size_hint(response.body()).exact(), Some(5));
 }
+
+#[test]
+fn b7_a_response_that_is_all_here_is_so_behind_a_service() {
+    let service = service_fn(|request: Request<Body>| async move {
+        drop(request);
+        Ok::<_, Infallible>(Response::new(Body::from("hello")))
+    });
+    let response = AsgiHandler::new(service).call(Request::new(Input::empty())).expect("a response");
+    assert!(response.into_body().into_reader().is_complete());
+}

@@ -96,6 +96,12 @@ fn c1_a_body_has_a_type() {
         get(|_: Request<Input>| Response::builder().header("content-type", "text/css").body("p {}"), "/");
     assert_eq!(answer.headers.get_all("content-type").iter().count(), 1);
     assert_eq!(answer.headers["content-type"], "text/css");
+    // It was cut off by its length before it was written.
+    let cut =
+        |_: Request<Input>| Response::builder().header("content-length", "3").body(Output::iter(["body"]));
+    let (answer, _) = get(cut, "/");
+    assert_eq!(answer.headers["content-type"], "application/octet-stream");
+    assert_eq!(answer.text(), "bod");
     // What has no body needs no type.
     let (answer, _) =
         get(|_: Request<Input>| Response::builder().status(303).header("location", "/x").body(()), "/");

@@ -3,7 +3,7 @@
 use std::io::{self, Read as _};
 
 use axum::Router;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use tower_wsgi::{AsgiHandler, Error, Input, Output, SyncHandler, gateway};
 
 use super::head::Guard;
@@ -33,6 +33,15 @@ fn a7_the_length_is_set_where_it_is_known() {
 }
 
 #[test]
+fn a15_a_response_with_trailers_gets_no_length() {
+    // HTTP/1 has trailers only behind a body of chunks.
+    let full = |_: Request<Input>| Response::new(Output::from("hello").with_trailers(HeaderMap::new));
+    let mut response = ask(full, "GET");
+    assert!(!response.headers().contains_key("content-length"));
+    assert_eq!(text(&mut response).expect("a whole body"), "hello");
+}
+
+#[test]
 fn a7_a_declared_length_is_held_to() {
     let of = |length| {
         ask(
@@ -45,7 +54,9 @@ fn a7_a_declared_length_is_held_to() {
     assert_eq!(text(&mut of("5")).expect("a whole body"), "hello");
     assert_eq!(text(&mut of("4")).expect("a whole body"), "hell");
     assert_eq!(text(&mut of("0")).expect("a whole body"), "");
-    assert_eq!(text(&mut of("6")).expect_err("an error").kind(), io::ErrorKind::UnexpectedEof);
+    let short = text(&mut of("6")).expect_err("an error");
+    assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
+    assert_eq!(short.to_string(), "the response's body ended early: 5 of 6 bytes came");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! What goes with a request beside it: the `tracing` span, the runtime's handle and task-locals, through every side of a stack.
 
 use std::convert::Infallible;
-use std::sync::Once;
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -17,16 +16,7 @@ use tracing::{Span, dispatcher, info_span};
 use tracing_subscriber::Registry;
 use tracing_subscriber::registry::LookupSpan as _;
 
-use crate::support::{Events, VERSIONS, serve, soon, text, watched};
-
-/// Spans exist only where somebody collects them, and workers look for a collector of all threads.
-fn collect_spans() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // Another test's is of the same type.
-        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
-    });
-}
+use crate::support::{Events, VERSIONS, collect, serve, soon, text, watched};
 
 /// The names of the current span and those around it, the innermost first. An event would have the first one as its parent.
 fn spans() -> Vec<&'static str> {
@@ -85,7 +75,7 @@ async fn traced(with_spans: bool, pool: WorkerPool, events: &Events<Told<Vec<&'s
 }
 
 async fn spans_nest() {
-    collect_spans();
+    collect();
     let pool = WorkerPool::new(2);
     for _ in 0..3 {
         let events = Events::new();
@@ -126,7 +116,7 @@ async fn c4_spans_nest_as_the_layers_do_on_many_threads() {
 #[test]
 fn c4_a_hosts_span_is_around_all_that_is_inside() {
     watched(|| {
-        collect_spans();
+        collect();
         let events = Events::new();
         let (inside, again) = (events.teller(), events.teller());
         let service = ServiceBuilder::new()
@@ -305,7 +295,7 @@ fn c4_a_thread_local_of_a_plain_host_is_seen_by_the_service_that_it_polls() {
 
 #[tokio::test]
 async fn c4_a_request_span_of_http_is_the_outermost_over_both_versions() {
-    collect_spans();
+    collect();
     let service = ServiceBuilder::new()
         .layer(TraceLayer::new_for_http())
         .layer(WsgiLayer::adapter().workers(1))

@@ -19,7 +19,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_wsgi::{Adapter, BoxError, Environ, Error, Input, Output, WsgiLayer, WsgiService};
 
 use super::{echo, fed, poll_once, whole};
-use crate::support::{Events, PATIENCE, Server, VERSIONS, eventually, serve, soon};
+use crate::support::{Events, PATIENCE, Scripted, Server, VERSIONS, eventually, serve, soon};
 
 /// What a read gave: how many bytes, or which error.
 type Got = Result<usize, io::ErrorKind>;
@@ -511,4 +511,52 @@ async fn a8_a_handler_sees_that_its_client_left() {
         assert_eq!(events.next().await, gone, "the whole connection: {close}");
         drop(response);
     }
+}
+
+#[test]
+fn a2_a_length_that_is_declared_late_changes_no_end() {
+    let failing = || Scripted::new([Ok(Frame::data(Bytes::from("hello"))), Err("cut".into())]);
+    for declared in [5, 6, 1 << 40] {
+        let mut input = Input::new(failing());
+        assert_eq!(io::copy(&mut input, &mut io::sink()).expect_err("an error").to_string(), "cut");
+        let mut input = input.with_length(declared);
+        assert_eq!(input.chunk().expect_err("the same error").to_string(), "cut", "{declared}");
+    }
+
+    let trailers = super::trailers();
+    let whole = [Ok(Frame::data(Bytes::from("hello"))), Ok(Frame::trailers(trailers.clone()))];
+    let mut input = Input::new(Scripted::new(whole));
+    assert_eq!(io::copy(&mut input, &mut io::sink()).expect("a body"), 5);
+    let mut input = input.with_length(5);
+    assert_eq!(input.chunk().expect("the end"), None);
+    assert_eq!(input.trailers(), Some(&trailers));
+    // As they are for async code that takes the rest over.
+    let mut body = input.into_body();
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let last = http_body::Body::poll_frame(Pin::new(&mut body), &mut cx);
+    assert!(matches!(last, Poll::Ready(Some(Ok(frame))) if frame.trailers_ref() == Some(&trailers)));
+}
+
+#[test]
+fn a2_a_request_that_ends_early_says_how_early() {
+    let mut input = Input::new(Scripted::of(["hello"])).with_length(6);
+    let error = io::copy(&mut input, &mut io::sink()).expect_err("too short");
+    assert_eq!(error.to_string(), "the request's body ended early: 5 of 6 bytes came");
+}
+
+#[test]
+fn a7_a_length_that_is_declared_late_cuts_what_was_not_read_yet() {
+    let read_ahead = || {
+        let mut body = Output::iter(["hello", "world"]).into_reader();
+        assert_eq!(body.fill_buf().expect("a body"), b"hello");
+        body
+    };
+    for (length, rest) in [(0, ""), (3, "hel"), (5, "hello")] {
+        let text = io::read_to_string(read_ahead().with_length(length)).expect("a body");
+        assert_eq!(text, rest, "{length}");
+    }
+    // What was read before cannot be taken back.
+    let mut body = read_ahead();
+    body.consume(4);
+    assert_eq!(io::read_to_string(body.with_length(2)).expect("a body"), "");
 }

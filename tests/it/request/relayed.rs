@@ -3,16 +3,18 @@
 use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
+use http_body_util::BodyExt as _;
 use tower::{Layer, ServiceExt};
 use tower_wsgi::{BoxError, Input, WsgiLayer};
 
 use super::{Generated, whole};
-use crate::support::{Events, Gate, Probe, is_worker, soon};
+use crate::support::{Events, Gate, PATIENCE, Probe, eventually, is_worker, soon};
 
 const FRAME: usize = 64 * 1024;
 /// 16 MiB.
@@ -109,4 +111,89 @@ async fn a1_a_reader_goes_on_by_itself_once_the_response_has_begun() {
     let length = body.body.length();
     let response = soon(service.oneshot(Request::new(body))).await.expect("a response");
     assert_eq!(whole(response).await.len() as u64, length - 1);
+}
+
+#[tokio::test]
+async fn a1_a_handler_that_reads_on_is_read_ahead_of_no_further() {
+    let (reading, steps) = (Events::new(), Arc::new((Mutex::new(0), Condvar::new())));
+    let (tell, allowed) = (reading.teller(), steps.clone());
+    let service = WsgiLayer::adapter().prefetch(0).layer(move |mut request: Request<Input>| {
+        let mut taken = 0;
+        while let Some(chunk) = request.body_mut().chunk()? {
+            taken += chunk.len() as u64;
+            tell(taken);
+            let steps = allowed.0.lock().expect("a lock");
+            let (mut steps, _) =
+                allowed.1.wait_timeout_while(steps, PATIENCE, |steps| *steps == 0).expect("a lock");
+            *steps -= 1;
+        }
+        Ok::<_, io::Error>(Response::new(taken.to_string()))
+    });
+    let body = Late::new();
+    let (given, length) = (body.body.given.clone(), body.body.length());
+    let (response, ()) = tokio::join!(soon(service.oneshot(Request::new(body))), async {
+        for _ in 0..FRAMES {
+            let taken = reading.next().await;
+            // The task that reads ahead runs on this thread, and has its turns now.
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            let ahead = given.load(Ordering::SeqCst) - taken;
+            assert!(ahead <= AHEAD, "{ahead} bytes after {taken}");
+            *steps.0.lock().expect("a lock") += 1;
+            steps.1.notify_one();
+        }
+    });
+    assert_eq!(whole(response.expect("a response")).await, length.to_string());
+}
+
+#[tokio::test]
+async fn b7_a_body_that_is_read_ahead_says_when_it_is_over() {
+    let service = WsgiLayer::adapter().prefetch(0).layer(|mut request: Request<Input>| {
+        request.body_mut().read_exact(&mut [0])?;
+        let mut body = request.into_body().into_body();
+        let mut length = 1;
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        while let Some(frame) = std::thread::scope(|scope| {
+            let next = scope.spawn(|| {
+                assert!(!body.is_end_stream());
+                runtime.block_on(body.frame())
+            });
+            next.join().expect("no panic")
+        }) {
+            length += frame.expect("a frame").into_data().map_or(0, |data| data.len() as u64);
+        }
+        assert!(body.is_end_stream());
+        Ok::<_, io::Error>(Response::new(length.to_string()))
+    });
+    let body = Late::new();
+    let length = body.body.length();
+    let response = soon(service.oneshot(Request::new(body))).await.expect("a response");
+    assert_eq!(whole(response).await, length.to_string());
+}
+
+#[tokio::test]
+async fn a1_an_upload_may_come_in_thousands_of_pieces() {
+    const PIECES: usize = 2000;
+    let (reading, service) = (Events::new(), WsgiLayer::adapter().prefetch(0));
+    let tell = reading.teller();
+    let service = service.layer(move |mut request: Request<Input>| {
+        let mut pieces = 0;
+        while request.body_mut().chunk()?.is_some() {
+            pieces += 1;
+            tell(());
+        }
+        Ok::<_, io::Error>(Response::new(pieces.to_string()))
+    });
+    let (feed, body) = super::fed();
+    let (response, ()) = tokio::join!(soon(service.oneshot(Request::new(body))), async {
+        for _ in 0..PIECES {
+            let asked = feed.asked();
+            feed.data("x");
+            reading.next().await;
+            eventually("the next one is waited for", || feed.asked() >= asked + 2).await;
+        }
+        drop(feed);
+    });
+    assert_eq!(whole(response.expect("a response")).await, PIECES.to_string());
 }
