@@ -138,12 +138,13 @@ async fn a10_what_a_worker_waited_for_before_lets_nothing_past_the_queue() {
         if request.uri().path() == "/here" { Ok(Response::new("middle".into())) } else { run(request) }
     });
     let middle = middle.workers(1).layer(bounded.clone());
-    let outer = WsgiLayer::new(run).pool(last).layer(middle.clone());
+    let outer = WsgiLayer::new(run).pool(last.clone()).layer(middle.clone());
     let request = |path| Request::get(path).body(Body::empty()).expect("a request");
 
     // The worker of `middle` runs a handler that a worker of `last` waits for.
     let nested = soon(outer.oneshot(request("/here"))).await.expect("a response");
     assert_eq!(whole(nested).await, "middle");
+    idle(&last).await;
     // And then one that nobody waits for, and that is therefore let wait, or not, as any other.
     let first = tokio::spawn(bounded.oneshot(request("/")));
     events.next().await;
@@ -164,7 +165,7 @@ async fn a10_a_task_that_relayed_a_body_lets_nothing_past_the_queue() {
         }
         echo(request)
     };
-    let service = WsgiLayer::adapter().pool(pool).max_queued(0).prefetch(0).layer(handler);
+    let service = WsgiLayer::adapter().pool(pool.clone()).max_queued(0).prefetch(0).layer(handler);
     let mut upload = std::pin::pin!(service.clone().oneshot(post(Body::new(body))));
     // All on this thread, which is where the queue is asked later.
     let fed = async {
@@ -179,6 +180,7 @@ async fn a10_a_task_that_relayed_a_body_lets_nothing_past_the_queue() {
         never = fed => match never {},
     };
     assert_eq!(whole(response).await, "hello");
+    idle(&pool).await;
 
     let first = tokio::spawn(service.clone().oneshot(Request::new(Body::empty())));
     events.next().await;
