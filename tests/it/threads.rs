@@ -53,9 +53,9 @@ async fn a10_threads_that_nobody_needs_end_and_others_come_after_them() {
         }
     }
     assert_eq!(pool.stats().threads, 0);
-    // None of those that have ended is counted on.
+    // None of those that have ended is counted on. Nothing holds these requests: how many threads they take is open.
     fill(&service, 3, &gate, &events).await;
-    assert_eq!(idle(&pool).await.threads, 3);
+    assert!((1..=3).contains(&idle(&pool).await.threads));
 }
 
 /// Something whose drop blocks: it counts those that are in there at once, and lets one at a time go on.
