@@ -7,6 +7,7 @@ pub(crate) mod asgi;
 mod clients;
 mod http2;
 mod lengths;
+mod lifespan;
 mod recursion;
 mod resources;
 pub(crate) mod support;

@@ -148,6 +148,9 @@ const READ: &[(&str, &[&str])] = &[
     // Empty lines before a request are none of it (RFC 9112, section 2.2).
     ("\r\n\r\nGET /first HTTP/1.1\r\nHost: a\r\n\r\n", &["GET /first"]),
     ("GET /first HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n", &["GET /first"]),
+    // A line feed ends a line of a head, as it may; it ends none of a chunk.
+    ("GET /first HTTP/1.1\nHost: a\n\n", &["GET /first"]),
+    ("POST /first HTTP/1.1\nHost: a\nContent-Length: 5\n\nhello", &["POST /first"]),
 ];
 
 fn read(site: &Site, every: usize) {

@@ -52,6 +52,31 @@ fn c3_a_handshake_that_is_none_opens_no_socket() {
     });
 }
 
+/// Nothing is compressed: a message is as big as it is, whatever a client offers.
+#[test]
+fn c3_no_extension_of_a_websocket_is_agreed_upon() {
+    unharmed("app:asgi", |site, _| {
+        for offer in [
+            "permessage-deflate",
+            "permessage-deflate; client_max_window_bits",
+            "x-webkit-deflate-frame",
+            "eve",
+        ] {
+            let mut wire = Wire::open(site.addr);
+            wire.send(&upgrade("/", &format!("Sec-WebSocket-Extensions: {offer}\r\n")));
+            wire.send(b"\x88\x82\0\0\0\0\x03\xe8");
+            let came = take_close(&mut wire);
+            let seen = responses(&came, "GET").remove(0);
+            assert_eq!(
+                (seen.status, seen.header("sec-websocket-extensions")),
+                (101, None),
+                "{offer}: {seen:?}"
+            );
+        }
+        site.notes_become("all are told", |notes| notes.get("left 1000") == Some(&4));
+    });
+}
+
 /// Where a handshake is from is what the application is told, word for word: it decides. Nothing else of the handshake is believed.
 #[test]
 fn c3_a_handshakes_origin_is_the_applications_to_judge() {

@@ -1,8 +1,7 @@
 //! ASGI applications that fail, at each step of a response and in each way that Python has.
 
-use super::support::{Seen, Site, Wire, all, command_in, hex, responses, show, unharmed};
-use crate::support::server::Server;
-use crate::support::watched;
+use super::support::{Seen, Site, Wire, hex, responses, show, unharmed};
+use crate::support::until;
 
 /// What raises: a statement, and a word of its traceback where it is in the log.
 const RAISES: &[(&str, &str)] = &[
@@ -12,6 +11,7 @@ const RAISES: &[(&str, &str)] = &[
     ("raise GeneratorExit", "GeneratorExit"),
     ("raise BaseException('bare')", "BaseException"),
     ("raise MemoryError", "MemoryError"),
+    ("bytes(1 << 60)", "MemoryError"),
     ("raise RecursionError", "RecursionError"),
     ("raise asyncio.CancelledError", "CancelledError"),
     // asyncio does not let it out of a task.
@@ -327,66 +327,31 @@ pub(crate) fn take_close(wire: &mut Wire) -> Vec<u8> {
     }
 }
 
-/// A lifespan's startup that ends in whatever way: the server starts without it, or says why it does not.
+/// An application that neither answers nor looks whether somebody waits keeps its task, as it does elsewhere, and nothing of its client.
 #[test]
-fn b6_a_lifespan_that_fails_is_said_and_one_that_is_none_is_no_failure() {
-    watched(|| {
-        // Those that do not know the protocol end before they have received anything, or as they do.
-        let starts = [
-            "return",
-            "return 5",
-            "1 / 0",
-            "assert scope['type'] == 'http'",
-            "await send({'type': 'http.response.start', 'status': 200})",
-            "await receive()\n  await send({'type': 'lifespan.startup.complete'})",
-            "await receive()\n  await send({'type': 'lifespan.startup.complete'})\n  return",
-            "await receive()\n  await send({'type': 'lifespan.startup.complete'})\n  1 / 0",
-            "await receive()\n  await send({'type': 'lifespan.startup.complete'})\n  raise SystemExit(3)",
-            "await receive()\n  await send({'type': 'lifespan.startup.complete'})\n  await receive()\n  1 / 0",
-            "await receive()\n  await send({'type': 'lifespan.startup.complete'})\n  await receive()\n  await send({'type': 'lifespan.shutdown.failed', 'message': 'no'})",
-            "await receive()\n  await send({'type': 'lifespan.startup.complete'})\n  await receive()\n  raise SystemExit(3)",
-            "await receive()\n  await send({'type': 'lifespan.startup.complete'})\n  await receive()\n  raise asyncio.CancelledError",
-            "await receive()\n  await send({'type': 'lifespan.startup.complete'})\n  try: await send({'type': 'lifespan.startup.complete'})\n  except RuntimeError: pass",
-            "await receive()\n  asyncio.create_task(asyncio.sleep(1000))\n  await send({'type': 'lifespan.startup.complete'})",
-        ];
-        for body in starts.iter().step_by(if all() { 1 } else { 2 }) {
-            let dir = module(body);
-            let mut server = Server::start(&mut command_in(dir.path(), "127.0.0.1:0", "case:app"));
-            let site = Site { addr: server.addr, server };
-            assert_eq!(site.get("/").body, b"ok", "{body}");
-            server = site.server;
-            assert!(server.stop().success(), "{body}");
-        }
-        let refuses = [
-            ("await receive()\n  1 / 0", "ZeroDivisionError"),
-            ("await receive()\n  raise SystemExit(3)", "SystemExit"),
-            ("await receive()\n  raise BaseException('bare')", "BaseException"),
-            (
-                "await receive()\n  await send({'type': 'lifespan.startup.failed', 'message': 'not today'})",
-                "not today",
-            ),
-            ("await receive()\n  await send({'type': 'lifespan.startup.failed'})", "failed"),
-            ("await receive()\n  await send({'type': 'lifespan.startup.failed', 'message': 5})", "failed"),
-            ("await receive()\n  await send({'type': 'lifespan.wrong'})", "lifespan.wrong"),
-            ("await receive()\n  await send(None)", "TypeError"),
-            ("await receive()\n  await send({})", "KeyError"),
-        ];
-        for (body, word) in refuses.iter().step_by(if all() { 1 } else { 2 }) {
-            let dir = module(body);
-            let output = command_in(dir.path(), "127.0.0.1:0", "case:app").output().expect("a process");
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(4), "{body}: {said}");
-            assert!(said.contains(word), "{body}: {said}");
-        }
+fn a8_an_application_that_hangs_keeps_nothing_of_clients_that_leave() {
+    const HANGS: &str = "async def app(scope, receive, send):\n import sys\n gate = sys.modules.setdefault('gate', asyncio.Event())\n note('opened')\n await gate.wait()\n note('closed')";
+    const OPENS: &str = "async def app(scope, receive, send):\n import sys\n sys.modules.pop('gate').set()\n await send({'type': 'http.response.start', 'status': 200})\n await send({'type': 'http.response.body', 'body': b'open'})";
+    unharmed("app:asgi", |site, every| {
+        let crowd = 100 / every;
+        let files =
+            || std::fs::read_dir(format!("/proc/{}/fd", site.server.pid())).expect("a process").count();
+        let request = |code: &str, more: &str| {
+            format!("GET /run HTTP/1.1\r\nHost: a\r\n{more}X-Code: {}\r\n\r\n", hex(code))
+        };
+        let clients: Vec<_> = (0..crowd)
+            .map(|_| {
+                let mut wire = Wire::open(site.addr);
+                wire.send(request(HANGS, "").as_bytes());
+                wire
+            })
+            .collect();
+        site.notes_become("all hang", |notes| notes.get("opened") == Some(&(crowd as u64)));
+        let most = files();
+        drop(clients);
+        until("the connections are gone", || files() <= most - crowd);
+        let seen = site.ask(request(OPENS, "Connection: close\r\n").as_bytes());
+        assert_eq!(seen.body, b"open");
+        site.notes_become("all have ended", |notes| notes.get("closed") == Some(&(crowd as u64)));
     });
-}
-
-/// A module `case` with an application that has this for its lifespan.
-fn module(lifespan: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().expect("a directory");
-    let code = format!(
-        "import asyncio\nasync def app(scope, receive, send):\n if scope['type'] == 'lifespan':\n  {lifespan}\n  return\n await send({{'type': 'http.response.start', 'status': 200}})\n await send({{'type': 'http.response.body', 'body': b'ok'}})\n"
-    );
-    std::fs::write(dir.path().join("case.py"), code).expect("a file");
-    dir
 }

@@ -54,6 +54,8 @@ pub(crate) fn unharmed(target: &'static str, work: impl Fn(&Site, usize) + Send 
         site.settles(&fresh, Some(&warm), more);
         assert_eq!(site.get("/ok").body, b"ok");
         assert!(site.server.stop().success());
+        let log = site.server.log().text();
+        assert!(!log.contains("panic"), "{log}");
     });
 }
 

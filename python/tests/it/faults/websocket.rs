@@ -2,6 +2,7 @@
 
 use super::asgi::{take_close, upgrade};
 use super::support::{Manner, Site, Wire, all, responses, show, unharmed};
+use crate::support::watched;
 
 /// A frame from a client: masked, with a key that leaves the payload as it is.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -135,7 +136,7 @@ fn a_websocket_client_that_breaks_the_protocol_is_told_and_so_is_the_application
                     u16::from_be_bytes([close[2], close[3]]),
                     *code,
                     "{what} {}: {}",
-                    show(bytes),
+                    show(&bytes[..bytes.len().min(40)]),
                     show(&seen.body)
                 );
                 let told = site.notes_become(what, |seen| seen.keys().any(|name| name.starts_with("left ")));
@@ -150,6 +151,28 @@ fn a_websocket_client_that_breaks_the_protocol_is_told_and_so_is_the_application
                 }
             }
         }
+    });
+}
+
+/// Each part of a message is small enough, and all of them are not.
+#[test]
+fn a_websocket_message_in_parts_is_not_bigger_than_one_in_one() {
+    watched(|| {
+        let mut site = Site::start("app:asgi");
+        let _guard = site.server.guard();
+        let part = |first: u8, mebibytes: u8| {
+            let mut part = vec![first, 0xff, 0, 0, 0, 0, 0, mebibytes << 4, 0, 0, 0, 0, 0, 0];
+            part.resize(part.len() + usize::from(mebibytes) * 1024 * 1024, 0);
+            part
+        };
+        let mut wire = Wire::open(site.addr);
+        wire.send(&upgrade("/", ""));
+        wire.send(&[part(0x02, 10), part(0x00, 5), part(0x80, 2)].concat());
+        let seen = responses(&take_close(&mut wire), "GET").remove(0);
+        assert_eq!(seen.body[..4], *b"\x88\x18\x03\xf1", "{seen:?}");
+        let notes = site.notes_become("it is told", |notes| notes.contains_key("left 1009"));
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(site.server.stop().success());
     });
 }
 

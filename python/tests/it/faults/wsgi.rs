@@ -10,6 +10,7 @@ const RAISES: &[(&str, &str)] = &[
     ("fail(GeneratorExit())", "GeneratorExit"),
     ("fail(BaseException('bare'))", "BaseException"),
     ("fail(MemoryError())", "MemoryError"),
+    ("bytes(1 << 60)", "MemoryError"),
     ("fail(RecursionError())", "RecursionError"),
     ("fail(asyncio.CancelledError())", "CancelledError"),
     ("fail(StopAsyncIteration())", "StopAsyncIteration"),
@@ -351,5 +352,41 @@ fn pep3333_what_breaks_the_rules_is_a_clean_500_or_a_cut() {
         for (code, expected) in WRONG {
             check(code, &run(site, code), *expected);
         }
+    });
+}
+
+/// A client leaves bodies that do not want to end: they raise where they are closed, or go on.
+#[test]
+fn a9_a_body_that_fails_when_its_client_leaves_is_in_the_log_and_is_gone() {
+    const BODIES: &[(&str, &str)] = &[
+        ("try:\n  while True: yield b'x' * 16384\n finally: 1 / 0", "ZeroDivisionError"),
+        (
+            "try:\n  while True: yield b'x' * 16384\n finally: yield b'again'",
+            "generator ignored GeneratorExit",
+        ),
+        ("try:\n  while True: yield b'x' * 16384\n finally: raise SystemExit(3)", "SystemExit"),
+        ("try:\n  while True: yield b'x' * 16384\n finally: raise Mute", "Mute"),
+        ("try:\n  while True: yield b'x' * 16384\n finally: note('closed')", ""),
+        ("with open('/dev/null') as file:\n  while True: yield b'x' * 16384", ""),
+    ];
+    unharmed("app:wsgi", |site, every| {
+        for (body, word) in BODIES {
+            for _ in (0..20).step_by(every) {
+                let code = format!(
+                    "{PRELUDE}def app(environ, start_response):\n start_response('200 OK', [])\n {body}"
+                );
+                let start = site.server.log().text().len();
+                let mut wire = Wire::open(site.addr);
+                wire.send(
+                    format!("GET /run HTTP/1.1\r\nHost: a\r\nX-Code: {}\r\n\r\n", hex(&code)).as_bytes(),
+                );
+                wire.head();
+                drop(wire);
+                site.says(start, word);
+            }
+        }
+        site.notes_become("those that say so are closed", |notes| {
+            notes.get("closed").is_some_and(|closed| *closed >= 3)
+        });
     });
 }
