@@ -13,7 +13,6 @@ pub(super) fn alone(name: &'static str, shell: &str) -> bool {
         return true;
     }
     let this = std::env::current_exe().expect("this program");
-    // With one thread a test runs on the main one.
     let child = Command::new("sh")
         .args(["-c", &format!("{shell} exec \"$0\" \"$@\"")])
         .arg(this)
