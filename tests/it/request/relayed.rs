@@ -114,6 +114,25 @@ async fn a1_a_reader_goes_on_by_itself_once_the_response_has_begun() {
 }
 
 #[tokio::test]
+async fn a1_what_is_first_read_when_the_response_has_begun_waits_for_no_one_else() {
+    let gate = Gate::new();
+    let closed = gate.clone();
+    let service = WsgiLayer::adapter().prefetch(0).layer(move |mut request: Request<Input>| {
+        let closed = closed.clone();
+        let rest = std::iter::from_fn(move || {
+            closed.pass();
+            request.body_mut().chunk().transpose()
+        });
+        Response::new(tower_wsgi::Output::try_iter(std::iter::once(Ok("first".into())).chain(rest)))
+    });
+    let body = Late::new();
+    let length = body.body.length();
+    let response = soon(service.oneshot(Request::new(body))).await.expect("a response");
+    gate.open();
+    assert_eq!(soon(whole(response)).await.len() as u64, length + 5);
+}
+
+#[tokio::test]
 async fn a1_a_handler_that_reads_on_is_read_ahead_of_no_further() {
     let (reading, steps) = (Events::new(), Arc::new((Mutex::new(0), Condvar::new())));
     let (tell, allowed) = (reading.teller(), steps.clone());
