@@ -13,6 +13,7 @@ mod levels;
 mod nested;
 mod panics;
 mod processes;
+mod queued;
 mod resources;
 mod site;
 mod slow;

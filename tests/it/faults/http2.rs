@@ -92,6 +92,9 @@ async fn a2_a_stream_that_is_stopped_at_any_frame_of_a_body_is_an_error_to_who_r
         let site = Site::new(shape, |layer| layer.prefetch(0)).await;
         for path in ["/echo", "/relay"] {
             for length in [None, Some(BODY.len())] {
+                if !is_long() && (path == "/relay") == length.is_some() {
+                    continue;
+                }
                 for stop in STOPS {
                     let what = format!("{shape:?}, {path}, {length:?}, {stop:?}");
                     for sent in 0..BODY.len() {

@@ -183,7 +183,7 @@ async fn a8_clients_that_leave_at_any_byte_of_a_response_leave_nothing_behind() 
 
 #[tokio::test]
 async fn a8_clients_that_leave_at_any_byte_while_a_body_is_put_aside_leave_nothing_behind() {
-    downloads(Shape::Sync, "/iter", &LEAVES, false).await;
+    downloads(Shape::Sync, "/iter", &[Leave::Reset, Leave::Half], false).await;
     for path in ["/reader", "/body"] {
         downloads(Shape::Sync, path, &[Leave::Reset], false).await;
     }
