@@ -36,10 +36,12 @@ const MANNERS: [Manner; 3] = [Manner::Close, Manner::Reset, Manner::HalfClose];
 
 /// What is noted is what was sent to its end, never less of it. Who still listens gets no success for a part.
 fn leave_in_the_request(site: &Site, every: usize) {
+    // What may be noted at most, which is what was sent whole, and what was: a request whose client has left may be noted among those of the next kind.
+    let (mut most, mut noticed) = (BTreeMap::<String, u64>::new(), BTreeMap::<String, u64>::new());
+    // Of an earlier round.
+    site.notes();
     for (what, request, noted) in REQUESTS {
-        // What may be noted at most: by offset only the whole requests of those that were sent.
         let first = noted.len().min(2) - 1;
-        let mut most: BTreeMap<String, u64> = BTreeMap::new();
         for end in (0..=request.len()).step_by(every) {
             let manners = if all() { &MANNERS[..] } else { &MANNERS[end % 3..][..1] };
             for manner in manners {
@@ -71,7 +73,10 @@ fn leave_in_the_request(site: &Site, every: usize) {
         let last = noted.last().expect("one at least").0;
         // Each client was gone before this one came, but its request may be read later.
         let seen = site.notes_become(what, |seen| seen.contains_key(last));
-        for (name, count) in seen.iter().filter(|(name, _)| *name != "broken") {
+        for (name, count) in seen {
+            *noticed.entry(name).or_insert(0) += count;
+        }
+        for (name, count) in noticed.iter().filter(|(name, _)| *name != "broken") {
             assert!(
                 most.get(name).is_some_and(|most| count <= most),
                 "{what}: {name} {count} times, of {most:?}"
