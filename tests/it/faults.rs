@@ -4,6 +4,7 @@
 //! of this one open files and start threads too, runs in [`alone`].
 
 mod alone;
+mod census;
 mod frames;
 mod hooks;
 mod hosts;

@@ -12,9 +12,9 @@ use tower::service_fn;
 use tower_wsgi::gateway::{cgi, respond};
 use tower_wsgi::{AsgiHandler, Body, BoxError, Error, Input, Output, SyncHandler, Variables};
 
+use super::census::Census;
 use super::nested::frames;
 use super::panics::{PIECE, PIECES, Pieces, quiet};
-use super::site::Census;
 use crate::support::{PATIENCE, watched};
 
 const BODY: &[u8] = b"hello, world";
@@ -45,7 +45,7 @@ const FAULTS: [Fault; 9] = [
 struct Connection {
     given: usize,
     fault: Option<(usize, Fault)>,
-    _held: super::site::Held,
+    _held: super::census::Held,
 }
 
 impl Read for Connection {

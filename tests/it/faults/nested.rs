@@ -10,8 +10,9 @@ use http_body::Frame;
 use tower::{Layer as _, Service, ServiceBuilder};
 use tower_wsgi::{AsgiLayer, Body, BoxError, Input, Output, SyncHandler, WorkerPool, WsgiLayer, sync_fn};
 
+use super::census::Census;
 use super::panics::{Expected, PIECES, Pieces, Seen, check, cut_unless_first, place, quiet};
-use super::site::{App, Census, Site};
+use super::site::{App, Site};
 
 /// The faults of an async service whose body goes to the server as it is. The server polls it, and a panic then is the connection's, or with HTTP/2 the stream's.
 const SERVED: &[(&str, usize, Expected)] = &[

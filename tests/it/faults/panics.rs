@@ -12,8 +12,9 @@ use http_body::Frame;
 use tower::Layer as _;
 use tower_wsgi::{BoxError, Input, Output, WorkerPool, WsgiLayer};
 
+use super::census::{Census, Held};
 use super::frames::{Client, End, head};
-use super::site::{App, Census, Held, Site};
+use super::site::{App, Site};
 use super::wire::{Replies, raw};
 
 /// So many pieces has a body.

@@ -6,8 +6,8 @@ use std::io::{self, Read, Write as _};
 use std::iter;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -24,8 +24,9 @@ use tokio::task::JoinHandle;
 use tower::{Layer as _, Service, ServiceBuilder, service_fn};
 use tower_wsgi::{AsgiLayer, Body, BoxError, Input, Output, WorkerPool, WsgiLayer};
 
+use super::census::{Census, Held};
 use super::wire;
-use crate::support::{Events, PATIENCE, eventually, is_worker};
+use crate::support::{Events, PATIENCE, eventually};
 
 /// What is behind the server.
 #[derive(Clone, Copy, Debug)]
@@ -356,57 +357,5 @@ impl http_body::Body for Relayed {
         let (query, bytes) = (this.reading.query.clone(), this.reading.bytes.clone());
         (this.app.tell)(Reading { query, bytes, is_whole });
         polled
-    }
-}
-
-/// Counts the values of requests that are alive.
-#[derive(Clone, Default)]
-pub(super) struct Census(Arc<Counts>);
-
-#[derive(Default)]
-struct Counts {
-    alive: AtomicUsize,
-    astray: Mutex<Vec<String>>,
-}
-
-/// A value of a request.
-pub(super) struct Held {
-    census: Census,
-    is_sync: bool,
-}
-
-impl Census {
-    /// A value that only workers may drop.
-    pub(super) fn hold(&self) -> Held {
-        self.count(true)
-    }
-
-    /// A value that any thread may drop.
-    pub(super) fn hold_anywhere(&self) -> Held {
-        self.count(false)
-    }
-
-    fn count(&self, is_sync: bool) -> Held {
-        self.0.alive.fetch_add(1, Ordering::SeqCst);
-        Held { census: self.clone(), is_sync }
-    }
-
-    pub(super) fn alive(&self) -> usize {
-        self.0.alive.load(Ordering::SeqCst)
-    }
-
-    /// The threads that dropped what they must not.
-    fn astray(&self) -> Vec<String> {
-        self.0.astray.lock().expect("a lock").clone()
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let thread = std::thread::current().name().unwrap_or_default().to_owned();
-        if self.is_sync && !is_worker(&thread) {
-            self.census.0.astray.lock().expect("a lock").push(thread);
-        }
-        self.census.0.alive.fetch_sub(1, Ordering::SeqCst);
     }
 }
