@@ -17,7 +17,7 @@ use http_body::{Body as _, Frame};
 
 use self::held::Held;
 use crate::body::Body;
-use crate::error::{BodyError, BoxError, Error, Kind, find, guard};
+use crate::error::{BodyError, BoxError, Error, Kind, drop_quietly, find, guard};
 use crate::nesting::relies_on_pool;
 use crate::parker::Watch;
 use crate::source::{Blocking, Producer, Source};
@@ -91,6 +91,36 @@ enum State {
 
 /// What is logged where a response goes over its length.
 pub(crate) const EXCESS: &str = "a response's body went over its Content-Length and was cut off";
+
+/// A wait for more. A response that is wanted no more is let go of with it: whoever makes it may have the place that this worker has lent.
+struct Reading<'a>(&'a mut Input);
+
+impl Reading<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Fill>> {
+        let input = &mut *self.0;
+        let mut polled = input.poll_fill(cx);
+        if polled.is_pending() && input.offer() {
+            polled = input.poll_fill(cx);
+        }
+        let no_news = input.current.is_empty() && matches!(input.state, State::Open);
+        if polled.is_ready() && no_news {
+            // A frame without bytes: whoever sends such must not hold the thread beyond its deadline.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        polled
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let input = &mut *self.0;
+        if input.role == Role::Response && input.check_wanted().is_err() {
+            drop_quietly(mem::take(&mut input.body));
+            input.state = State::Failed(io::ErrorKind::ConnectionAborted, Arc::new(aborted().into()));
+        }
+    }
+}
 
 /// What [`Input::poll_fill`] got.
 enum Fill {
@@ -344,19 +374,8 @@ impl Input {
             lends: self.role == Role::Response,
             asked: false,
         };
-        let waited = wait.until(|cx| {
-            let mut polled = self.poll_fill(cx);
-            if polled.is_pending() && self.offer() {
-                polled = self.poll_fill(cx);
-            }
-            let no_news = self.current.is_empty() && matches!(self.state, State::Open);
-            if polled.is_ready() && no_news {
-                // A frame without bytes: whoever sends such must not hold the thread beyond its deadline.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            polled
-        });
+        let mut reading = Reading(self);
+        let waited = wait.until(move |cx| reading.poll(cx));
         waited.map_err(|ended| {
             let kind = match ended {
                 Ended::Closed => io::ErrorKind::ConnectionAborted,

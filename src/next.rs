@@ -96,7 +96,7 @@ impl Next {
         mark_waited_for(&mut request);
         let mut future = (self.call)(&*self.service, request);
         let wait = Wait { watch: Some(&self.watch), lends: true, asked: true, ..Wait::default() };
-        let response = wait.until(|cx| future.as_mut().poll(cx)).map_err(Error::from)??;
+        let response = wait.until(move |cx| future.as_mut().poll(cx)).map_err(Error::from)??;
         let watch = Some(self.watch.clone());
         Ok(response.map(|body| Output { watch, ..Output::from(body) }))
     }

@@ -54,14 +54,23 @@ pub(crate) struct Wait<'a> {
 
 impl Wait<'_> {
     /// Polls until ready. The calling thread sleeps in between; what wakes the polled thing wakes it.
-    pub(crate) fn until<T>(self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Result<T, Ended> {
+    ///
+    /// Where the wait ends early, `poll` is dropped before the worker takes its place back: what it holds is what those wait for who have the place.
+    pub(crate) fn until<T, P>(self, poll: P) -> Result<T, Ended>
+    where
+        P: FnMut(&mut Context<'_>) -> Poll<T>,
+    {
         let mut parker = Parker::current();
         if self.watch.is_none() {
             parker.keep_to_myself();
         }
         let mut cx = Context::from_waker(parker.waker());
-        let mut poll = || in_place(|| poll(&mut cx));
-        if let Poll::Ready(value) = poll() {
+        let mut held = Some(poll);
+        let mut poll = |held: &mut Option<P>| match held {
+            Some(poll) => in_place(|| poll(&mut cx)),
+            None => Poll::Pending,
+        };
+        if let Poll::Ready(value) = poll(&mut held) {
             return Ok(value);
         }
         // A worker that polls in a `block_on` of its own was not found out when it was asked.
@@ -72,7 +81,13 @@ impl Wait<'_> {
         let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut lends = self.lends || relies_on_pool();
         loop {
-            let mut sleep = || self.sleep(&parker, deadline, lends, &mut poll);
+            let mut sleep = || {
+                let slept = self.sleep(&parker, deadline, lends, &mut || poll(&mut held));
+                if slept.is_err() {
+                    held = None;
+                }
+                slept
+            };
             if let Some(value) = if lends { lend(sleep)? } else { sleep()? } {
                 return Ok(value);
             }

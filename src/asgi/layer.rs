@@ -3,8 +3,9 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -128,6 +129,9 @@ pub struct Asgi<S, H, B = Body> {
     inner: H,
 }
 
+/// A future on the stack that can be dropped before its frame is left.
+struct InPlace<'a, F>(Pin<&'a mut Option<F>>);
+
 /// A service of which each call takes a clone; it need not be `Sync`.
 type Inner<S> = Arc<Mutex<S>>;
 
@@ -135,6 +139,18 @@ type Inner<S> = Arc<Mutex<S>>;
 struct Settings {
     runtime: Option<Handle>,
     wait_time: Option<Duration>,
+}
+
+impl<F: Future> InPlace<'_, F> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.0.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(cx))
+    }
+}
+
+impl<F> Drop for InPlace<'_, F> {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
 }
 
 impl<S> AsgiLayer<S> {
@@ -282,12 +298,13 @@ where
         let response = guard(|| {
             let request = self.cross(request, &tasks).map(B::from);
             let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let mut response = pin!(async move {
+            let response = pin!(Some(async move {
                 poll_fn(|cx| service.poll_ready(cx)).await?;
                 service.call(request).await
-            });
+            }));
+            let mut response = InPlace(response);
             let wait = Wait { watch: watch.as_ref(), lends: true, asked: true, ..Wait::default() };
-            wait.until(|cx| response.as_mut().poll(cx))
+            wait.until(move |cx| response.poll(cx))
         });
         let response: Result<_, BoxError> = match response {
             Ok(Ok(Ok(response))) => Ok(response.map(Body::new)),

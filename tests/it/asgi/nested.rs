@@ -7,11 +7,12 @@ use http_body_util::BodyExt;
 use tokio::task::JoinSet;
 use tower::{Layer as _, Service, ServiceExt as _};
 use tower_wsgi::{
-    AsgiHandler, AsgiLayer, Body, BoxError, Input, Output, SyncHandler, WorkerPool, WsgiLayer, WsgiService,
-    sync_fn,
+    AsgiHandler, AsgiLayer, Body, BoxError, Input, Next, Output, SyncHandler, WorkerPool, WsgiLayer,
+    WsgiService, sync_fn,
 };
 
-use crate::support::{Gate, eventually, idle, soon};
+use super::fed;
+use crate::support::{Events, Gate, eventually, idle, soon};
 
 /// A handler as a service on a pool.
 fn on<H: SyncHandler>(pool: &WorkerPool, handler: H) -> WsgiService<H> {
@@ -244,4 +245,94 @@ async fn b8_a_mixed_stack_on_one_worker_finishes() {
         .layer(wsgi)
         .service(repeat);
     flood(service, &pool, &gate, 20, |sent| sent.to_uppercase().repeat(CHUNKS)).await;
+}
+
+/// Leaves while a handler behind `service` waits for its request's body; the pool has to be free again.
+async fn leave<S>(service: S, pool: &WorkerPool, reading: &Events<()>)
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
+    // What has come has them begin. It stays open, and nothing follows: whoever is to go on has to be told that nobody waits for the response any more.
+    let (feed, body) = fed();
+    feed.send("begun").expect("a body");
+    let call = tokio::spawn(service.oneshot(Request::new(body)));
+    reading.next().await;
+    call.abort();
+    idle(pool).await;
+    drop(feed);
+}
+
+/// Tells that it begins, and waits for the request's end.
+fn waiting(tell: impl Fn(()) + Send + Sync + 'static) -> impl SyncHandler {
+    move |mut request: Request<Input>| {
+        tell(());
+        request.body_mut().read_to_end(&mut Vec::new()).map(|_| Response::new(()))
+    }
+}
+
+#[tokio::test]
+async fn b8_a_client_that_leaves_frees_the_workers_of_a_call_inside_a_call() {
+    for workers in [1, 2] {
+        let (pool, reading) = (WorkerPool::new(workers), Events::new());
+        let service = on(&pool, AsgiHandler::new(on(&pool, waiting(reading.teller()))));
+        leave(service, &pool, &reading).await;
+    }
+}
+
+#[tokio::test]
+async fn b8_a_client_that_leaves_frees_the_workers_of_an_inner_service() {
+    for workers in [1, 2] {
+        let (pool, reading) = (WorkerPool::new(workers), Events::new());
+        let app = |mut request: Request<Input>| -> Result<Response<Output>, BoxError> {
+            let next = request.extensions_mut().remove::<Next>().ok_or("no Next")?;
+            next.run(request)
+        };
+        let service = WsgiLayer::new(app).pool(pool.clone()).layer(on(&pool, waiting(reading.teller())));
+        leave(service, &pool, &reading).await;
+    }
+}
+
+#[tokio::test]
+async fn b8_a_client_that_leaves_frees_who_makes_a_response_that_is_read() {
+    let (pool, gate, reading, ended) = (WorkerPool::new(2), Gate::new(), Events::new(), Events::new());
+    let tell = ended.teller();
+    let inner = move |request: Request<Input>| {
+        let (tell, mut input) = (tell.clone(), request.into_body());
+        Response::new(Output::writer(move |writer| {
+            writer.send("begun")?;
+            let copied = io::copy(&mut input, writer).map(drop);
+            tell(copied.is_err());
+            copied
+        }))
+    };
+    let tell = reading.teller();
+    let read = sync_fn(move |request, next: &dyn SyncHandler| -> Result<_, BoxError> {
+        let mut body = next.call(request)?.into_body().into_reader();
+        body.chunk()?;
+        tell(());
+        body.read_to_end(&mut Vec::new())?;
+        Ok(Response::new(Output::empty()))
+    });
+    let (feed, body) = fed();
+    feed.send("begun").expect("a body");
+    let service = on(&pool, read.layer(AsgiHandler::new(on(&pool, inner))));
+    let call = tokio::spawn(service.oneshot(Request::new(body)));
+    reading.next().await;
+    eventually("the middleware has lent its place", || {
+        let stats = pool.stats();
+        (stats.lending, stats.busy) == (1, 1)
+    })
+    .await;
+    // Another has the place when it wants to go on.
+    let other = on(&pool, gated(&gate, |_: Request<Input>| Response::new(())));
+    let other = tokio::spawn(other.oneshot(Request::new(Body::empty())));
+    eventually("all places are taken", || pool.stats().busy == 2).await;
+    call.abort();
+    assert!(ended.next().await, "nobody waits for the response any more");
+    gate.open();
+    soon(other).await.expect("no panic").expect("a response");
+    idle(&pool).await;
+    drop(feed);
 }
