@@ -3,8 +3,10 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::future::pending;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::error_handling::HandleErrorLayer;
@@ -18,7 +20,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_wsgi::{
-    Body, BoxError, Environ, Error, Input, Next, Output, Scope, WorkerPool, WsgiLayer, WsgiService,
+    AsgiHandler, Body, BoxError, Environ, Error, Input, Next, Output, Scope, SyncHandler as _, WorkerPool,
+    WsgiLayer, WsgiService,
 };
 
 use crate::support::{
@@ -294,6 +297,46 @@ async fn a12_on_error_answers_for_the_inner_service_too() {
             assert_eq!(response.status(), 503, "{version:?}");
             assert_eq!(text(response).await, "the handler failed, on a worker: true");
         }
+    }
+}
+
+#[tokio::test]
+async fn a8_dropping_the_response_ends_the_read_of_an_inner_body() {
+    async fn never(_: Request<Body>) -> Result<Response<Body>, Infallible> {
+        Ok(Response::new(Body::new(Never)))
+    }
+    for asgi in [false, true] {
+        let (events, pool) = (Events::new(), WorkerPool::new(1));
+        let (tell, service) = (events.teller(), AsgiHandler::new(service_fn(never)));
+        let app = move |mut request: Request<Input>| -> Result<Response<Output>, BoxError> {
+            let next = next_of(&mut request)?;
+            let response = if asgi { service.call(request)? } else { next.run(request)? };
+            tell(None);
+            let read = response.into_body().into_reader().read(&mut [0]);
+            tell(Some(read.expect_err("nobody waits").kind()));
+            Ok(Response::new(Output::empty()))
+        };
+        let service = WsgiLayer::new(app).pool(pool.clone()).layer(service_fn(never));
+        let response = tokio::spawn(service.oneshot(Request::new(Body::empty())));
+        assert_eq!(events.next().await, None);
+        eventually("it waits", || pool.stats().lending == 1).await;
+        response.abort();
+        assert_eq!(events.next().await, Some(io::ErrorKind::ConnectionAborted), "{asgi}");
+    }
+}
+
+/// A body of which nothing ever comes.
+struct Never;
+
+impl http_body::Body for Never {
+    type Data = bytes::Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, BoxError>>> {
+        Poll::Pending
     }
 }
 

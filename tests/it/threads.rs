@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
@@ -46,11 +47,9 @@ async fn a10_threads_that_nobody_needs_end_and_others_come_after_them() {
     let service = WsgiLayer::adapter().pool(pool.clone()).layer(gated(&gate, &events));
     fill(&service, 3, &gate, &events).await;
     assert_eq!(idle(&pool).await.threads, 3);
-    for _ in 0..60 {
-        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
-        if pool.stats().threads == 0 {
-            break;
-        }
+    let deadline = Instant::now() + Duration::from_secs(10) + PATIENCE;
+    while pool.stats().threads > 0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
     assert_eq!(pool.stats().threads, 0);
     // None of those that have ended is counted on. Nothing holds these requests: how many threads they take is open.

@@ -113,6 +113,19 @@ fn b6_trailers_of_every_kind_come_after_the_end() {
 }
 
 #[test]
+fn b6_trailers_stay_with_a_body_that_is_handed_on() {
+    let trailers =
+        || HeaderMap::from_iter([("x-sum".parse().expect("a name"), HeaderValue::from_static("1"))]);
+    watched(move || {
+        for (kind, output) in kinds() {
+            let mut body = Output::from(output.with_trailers(trailers).into_reader()).into_reader();
+            assert_eq!(io::copy(&mut body, &mut io::sink()).expect("a body"), 11, "{kind}");
+            assert_eq!(body.trailers(), Some(&trailers()), "{kind}");
+        }
+    });
+}
+
+#[test]
 fn b6_trailers_that_panic_are_an_error() {
     watched(|| {
         for (kind, output) in kinds() {
