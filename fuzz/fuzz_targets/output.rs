@@ -1,0 +1,11 @@
+//! The target of the library's module `output`.
+
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tower_wsgi_fuzz::output::check(data));
+
+#[cfg(not(fuzzing))]
+fn main() {
+    tower_wsgi_fuzz::check_files(tower_wsgi_fuzz::output::check);
+}
