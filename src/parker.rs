@@ -10,7 +10,7 @@ use std::task::{Wake, Waker};
 use std::time::Instant;
 
 use crate::body::Body;
-use crate::sync::{AtomicBool, Ordering, Thread, current, local, park, park_timeout};
+use crate::sync::{AtomicBool, Ordering, Thread, current, fence, local, park, park_before};
 
 /// How code on the sync side hears that its response is wanted no more.
 pub(crate) trait Watch: Send + Sync {
@@ -36,6 +36,15 @@ pub(crate) struct Parker {
 struct Signal {
     woken: AtomicBool,
     thread: Thread,
+}
+
+impl Signal {
+    fn references(self: &Arc<Self>) -> usize {
+        // A model knows nothing of the count. This stands for a look at it: a step of its own, behind which the wakes of those who let go are seen.
+        #[cfg(tower_wsgi_loom)]
+        self.woken.fetch_or(false, Ordering::AcqRel);
+        Arc::strong_count(self)
+    }
 }
 
 impl Wake for Signal {
@@ -79,24 +88,17 @@ impl Parker {
     /// Whether nobody but this parker has its waker, and no wake came: to wait then would be to wait for ever.
     ///
     /// Whoever holds it may never wake it: a false answer says nothing.
-    #[cfg(not(tower_wsgi_loom))]
     pub(crate) fn is_alone(&self) -> bool {
         let Some(signal) = &self.signal else {
             return false;
         };
         // Two are the parker's own. Who wakes sets the flag before it lets go of the waker: where its reference
         // is seen to be gone, behind the fence its wake is seen too.
-        if Arc::strong_count(signal) > 2 {
+        if signal.references() > 2 {
             return false;
         }
-        std::sync::atomic::fence(Ordering::Acquire);
+        fence(Ordering::Acquire);
         !signal.woken.load(Ordering::Acquire)
-    }
-
-    /// In a model a wait without a waker is a deadlock, and reported.
-    #[cfg(tower_wsgi_loom)]
-    pub(crate) fn is_alone(&self) -> bool {
-        false
     }
 
     /// Waits until the waker is woken. A wake that came since the last wait ends this one at once.
@@ -112,13 +114,8 @@ impl Parker {
         while !signal.woken.swap(false, Ordering::AcqRel) {
             match deadline {
                 None => park(),
-                Some(deadline) => {
-                    let now = Instant::now();
-                    if now >= deadline {
-                        return false;
-                    }
-                    park_timeout(deadline - now);
-                }
+                Some(deadline) if park_before(deadline) => {}
+                Some(_) => return false,
             }
         }
         true

@@ -1,28 +1,41 @@
 //! The synchronisation types that the primitives are written against.
 //!
-//! In a normal build these are the standard library's. With `--cfg tower_wsgi_loom` they are loom's,
+//! In a normal build these are the standard library's. With `--cfg tower_wsgi_loom` they are loom's (see `sync/model.rs`),
 //! so that the model checker sees every lock, every atomic and every parked thread.
+
+#[cfg(tower_wsgi_loom)]
+pub(crate) mod model;
 
 #[cfg(not(tower_wsgi_loom))]
 mod imp {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize};
-    pub(crate) use std::sync::{Mutex, MutexGuard};
+    use std::io;
+    use std::time::Instant;
+
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, fence};
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::thread::{Thread, current, park, yield_now};
 
-    pub(crate) fn park_timeout(timeout: std::time::Duration) {
-        std::thread::park_timeout(timeout);
+    /// Parks the thread until the deadline at the latest; false, at once, if that has passed.
+    pub(crate) fn park_before(deadline: Instant) -> bool {
+        let now = now();
+        if now < deadline {
+            std::thread::park_timeout(deadline - now);
+        }
+        now < deadline
     }
-}
 
-#[cfg(tower_wsgi_loom)]
-mod imp {
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize};
-    pub(crate) use loom::sync::{Mutex, MutexGuard};
-    pub(crate) use loom::thread::{Thread, current, park, yield_now};
+    pub(crate) fn now() -> Instant {
+        Instant::now()
+    }
 
-    /// Time does not pass in a model: a thread that is never woken is a deadlock, and reported.
-    pub(crate) fn park_timeout(_: std::time::Duration) {
-        park();
+    /// Whether time passes: in a model it need not.
+    pub(crate) const fn is_timed() -> bool {
+        true
+    }
+
+    /// Starts a thread that nobody joins.
+    pub(crate) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        super::thread(name).spawn(work).map(drop)
     }
 }
 
@@ -41,14 +54,22 @@ macro_rules! local {
     };
 }
 
+#[cfg(not(tower_wsgi_loom))]
 pub(crate) use imp::*;
 pub(crate) use local;
+#[cfg(tower_wsgi_loom)]
+pub(crate) use model::*;
 pub(crate) use std::sync::atomic::Ordering;
 
 /// Locks `mutex`. No code of a user runs under a lock that is taken this way, so that a poisoned one still holds
 /// a consistent value.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Waits for a wake of `condvar`, under such a lock.
+pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condvar.wait(guard).unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A thread that code of a user runs on.

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind};
 use crate::nesting::{forget_reliance, relies_on_pool};
 use crate::parker::{Parker, Watch};
 use crate::pool::{is_worker, lend};
-use crate::sync::local;
+use crate::sync::{local, now};
 
 /// One more than the operations that tokio lets a task do in one go. They are counted by doing them, which takes most of a microsecond.
 const BEYOND_BUDGET: usize = 129;
@@ -78,7 +78,7 @@ impl Wait<'_> {
             return Err(Ended::InsideAsync);
         }
         // A deadline that is too far away to be told is none.
-        let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = self.timeout.and_then(|timeout| now().checked_add(timeout));
         let mut lends = self.lends || relies_on_pool();
         loop {
             let mut sleep = || {
@@ -108,7 +108,7 @@ impl Wait<'_> {
             if self.watch.is_some_and(|watch| !watch.watch(parker.waker())) {
                 return Err(Ended::Closed);
             }
-            let now = Instant::now();
+            let now = now();
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return Err(Ended::TimedOut);
             }

@@ -2,17 +2,16 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinHandle};
 
-/// From how many tasks on those that have ended are looked for.
-const PURGE: usize = 16;
+use super::tasks::{Task, Tasks};
+use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait};
 
 /// A request extension that [`AsgiHandler`](crate::AsgiHandler) gives to the async service: work that belongs to the request but outlives its response, like a mail to
 /// be sent or a cache to be filled.
@@ -48,25 +47,12 @@ struct Inner {
     wait_time: Option<Duration>,
     /// Where the host ends with its request.
     lingering: Option<Lingering>,
-    state: Mutex<State>,
-}
-
-/// No code of a user runs under its lock: what tasks and their results hold is dropped without it.
-#[derive(Default)]
-struct State {
-    tasks: Vec<JoinHandle<()>>,
-    /// At how many of them those that have ended are looked for.
-    purge_at: usize,
-    /// Whether nothing was ever spawned.
-    unused: bool,
-    /// Whether the host waits no more.
-    released: bool,
+    tasks: Tasks<JoinHandle<()>>,
 }
 
 impl BackgroundTasks {
     pub(super) fn new(runtime: Handle, wait_time: Option<Duration>, lingering: Option<Lingering>) -> Self {
-        let state = Mutex::new(State { purge_at: PURGE, unused: true, ..State::default() });
-        Self { inner: Arc::new(Inner { runtime, wait_time, lingering, state }) }
+        Self { inner: Arc::new(Inner { runtime, wait_time, lingering, tasks: Tasks::new() }) }
     }
 
     /// Starts a task on the service's runtime. A panic of it is logged.
@@ -78,30 +64,14 @@ impl BackgroundTasks {
         let task = self.inner.runtime.spawn(async move {
             task.await;
         });
-        let mut state = self.state();
-        if state.released {
-            drop(state);
+        if let Err(task) = self.inner.tasks.add(task) {
             self.watch(vec![task]);
-            return;
         }
-        state.unused = false;
-        // A body without an end may spawn tasks without an end. To look at all of them whenever they have doubled costs each spawn the same.
-        let mut ended = Vec::new();
-        if state.tasks.len() >= state.purge_at {
-            ended.extend(state.tasks.extract_if(.., |task| task.is_finished()));
-            state.purge_at = PURGE.max(state.tasks.len() * 2);
-        }
-        state.tasks.push(task);
-        drop(state);
-        let mut cx = Context::from_waker(Waker::noop());
-        ended.into_iter().for_each(|mut task| {
-            let _ = poll_task(&mut task, &mut cx);
-        });
     }
 
     /// Whether the end of the response may have to wait: for tasks that run, or for those that somebody may still spawn.
     pub(super) fn may_run(&self) -> bool {
-        Arc::strong_count(&self.inner) > 1 || !self.state().unused
+        Arc::strong_count(&self.inner) > 1 || !self.inner.tasks.is_unused()
     }
 
     pub(super) fn wait_time(&self) -> Option<Duration> {
@@ -114,45 +84,22 @@ impl BackgroundTasks {
 
     /// Ready when no task runs.
     pub(super) fn poll_done(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut pending = Vec::new();
-        loop {
-            let tasks = mem::take(&mut self.state().tasks);
-            if tasks.is_empty() {
-                break;
-            }
-            // Those that are spawned meanwhile are asked next.
-            pending.extend(
-                tasks
-                    .into_iter()
-                    .filter_map(|mut task| poll_task(&mut task, cx).is_pending().then_some(task)),
-            );
-        }
-        if pending.is_empty() {
-            return Poll::Ready(());
-        }
-        self.state().tasks.append(&mut pending);
-        Poll::Pending
+        self.inner.tasks.poll_done(cx)
     }
 
     /// Cancels what runs.
     pub(super) fn cancel(&self) {
-        for task in self.take() {
+        for task in self.inner.tasks.release() {
             task.abort();
         }
     }
 
     /// Lets what runs go on without the host, up to `wait_time`.
     pub(super) fn release(&self) {
-        let tasks = self.take();
+        let tasks = self.inner.tasks.release();
         if !tasks.is_empty() {
             self.watch(tasks);
         }
-    }
-
-    fn take(&self) -> Vec<JoinHandle<()>> {
-        let mut state = self.state();
-        state.released = true;
-        mem::take(&mut state.tasks)
     }
 
     /// Has a task of the runtime wait for others, and cancel them after `wait_time`.
@@ -163,7 +110,7 @@ impl BackgroundTasks {
             let aborts: Vec<_> = tasks.iter().map(JoinHandle::abort_handle).collect();
             let all = async {
                 for mut task in tasks {
-                    poll_fn(|cx| poll_task(&mut task, cx)).await;
+                    poll_fn(|cx| task.poll_end(cx)).await;
                 }
             };
             match wait_time {
@@ -177,20 +124,22 @@ impl BackgroundTasks {
             drop(lingers);
         }));
     }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Ready when a task has ended. A panic of it is logged.
-fn poll_task(task: &mut JoinHandle<()>, cx: &mut Context<'_>) -> Poll<()> {
-    if let Err(error) = ready!(Pin::new(task).poll(cx))
-        && error.is_panic()
-    {
-        tracing::error!(%error, "a background task panicked");
+impl Task for JoinHandle<()> {
+    /// A panic of it is logged.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Err(error) = ready!(Pin::new(self).poll(cx))
+            && error.is_panic()
+        {
+            tracing::error!(%error, "a background task panicked");
+        }
+        Poll::Ready(())
     }
-    Poll::Ready(())
+
+    fn is_finished(&self) -> bool {
+        JoinHandle::is_finished(self)
+    }
 }
 
 /// A request extension, for hosts that end with their request: how many sets of tasks go on without their response.
@@ -199,7 +148,7 @@ pub(crate) struct Lingering(Arc<(Mutex<usize>, Condvar)>);
 
 impl Lingering {
     /// Counts one, until the guard is dropped.
-    fn begin(&self) -> impl Send + Sync + 'static {
+    pub(crate) fn begin(&self) -> impl Send + Sync + 'static {
         struct Guard(Lingering);
         impl Drop for Guard {
             fn drop(&mut self) {
@@ -214,18 +163,21 @@ impl Lingering {
 
     /// Blocks until there are none.
     pub(crate) fn wait(&self) {
-        let waited = self.0.1.wait_while(self.count(), |count| *count > 0);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        let mut count = self.count();
+        while *count > 0 {
+            count = wait(&self.0.1, count);
+        }
     }
 
     fn count(&self) -> MutexGuard<'_, usize> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.0)
     }
 }
 
 impl fmt::Debug for BackgroundTasks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let running = self.state().tasks.iter().filter(|task| !task.is_finished()).count();
-        f.debug_struct("BackgroundTasks").field("running", &running).finish_non_exhaustive()
+        f.debug_struct("BackgroundTasks")
+            .field("running", &self.inner.tasks.running())
+            .finish_non_exhaustive()
     }
 }

@@ -7,6 +7,7 @@ mod background;
 mod body;
 mod layer;
 mod runtime;
+pub(crate) mod tasks;
 
 pub use background::BackgroundTasks;
 pub(crate) use background::Lingering;

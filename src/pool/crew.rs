@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::lanes::{Sleeper, State};
 use super::thread::Thread;
 use super::{CURRENT, Core, Job, PAUSED};
 use crate::parker::Parker;
-use crate::sync::{MutexGuard, Ordering, lock, yield_now};
+use crate::sync::{MutexGuard, Ordering, is_timed, lock, now, spawn, yield_now};
 
 /// How long an idle thread stays (tokio's blocking pool keeps its threads as long).
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -36,9 +36,6 @@ const SLOW: Duration = Duration::from_millis(4);
 /// For how many looks of the watcher nobody else tries a way in that was found slow. It ends earlier where nothing gets done in there from one look to the next, or nobody in there runs: what they wait for leaves room for
 /// another.
 const DEFERRAL: usize = 64;
-
-/// Time does not pass in a model: nobody watches, and no way is slow.
-const TIMED: bool = cfg!(not(tower_wsgi_loom));
 
 /// What came of a thread's way into a handler.
 #[derive(PartialEq, Eq)]
@@ -178,7 +175,7 @@ impl Core {
         } else {
             drop(state);
         }
-        let began = Instant::now();
+        let began = now();
         let mut way = Way::Closed;
         let mut inside = || {
             if way != Way::Closed {
@@ -187,7 +184,7 @@ impl Core {
             let mut state = lock(&self.state);
             state.entered(id);
             let is_worked = state.active > 0 && state.done != before && state.last == Some(id);
-            let is_slow = TIMED && is_worked && began.elapsed() >= SLOW;
+            let is_slow = is_worked && now() - began >= SLOW;
             way = if is_slow { Way::Slow } else { self.run_group(id, relief.as_ref(), state) };
         };
         if catch_unwind(AssertUnwindSafe(|| group.enter(&mut inside))).is_err() {
@@ -214,7 +211,7 @@ impl Core {
         relief: Option<&Relief>,
         mut state: MutexGuard<'a, State>,
     ) -> Way {
-        let mut began = Instant::now();
+        let mut began = now();
         let mut done = 0;
         loop {
             if state.next(self.workers, Some(group)).is_none_or(|next| next.group_id() != group) {
@@ -239,9 +236,9 @@ impl Core {
             }
             run(job);
             state = lock(&self.state);
-            let now = Instant::now();
-            state.note(group, now - began);
-            began = now;
+            let ended = now();
+            state.note(group, ended - began);
+            began = ended;
             done += 1;
             state.active -= 1;
             state.grant_returning(self.workers);
@@ -282,7 +279,7 @@ impl Core {
         if slow.is_some() && (state.watching || is_somebody_up) {
             state.deferred = slow;
         }
-        if TIMED && !state.watching && is_somebody_up {
+        if is_timed() && !state.watching && is_somebody_up {
             let roused;
             (roused, state) = self.watch(state, thread, &sleeper, &parker);
             if let Some(relief) = roused {
@@ -290,7 +287,7 @@ impl Core {
             }
         }
         drop(state);
-        let woken = sleeper.wait(&parker, Some(Instant::now() + KEEP_ALIVE));
+        let woken = sleeper.wait(&parker, Some(now() + KEEP_ALIVE));
         let mut state = lock(&self.state);
         // It may have been granted between the timeout and the lock.
         if !woken && state.rouse(&sleeper) {
@@ -316,7 +313,7 @@ impl Core {
         let roused = loop {
             let (arrived, done) = (state.arrived(), state.done);
             drop(state);
-            sleeper.wait(parker, Some(Instant::now() + TICK));
+            sleeper.wait(parker, Some(now() + TICK));
             state = lock(&self.state);
             if state.deferred.is_some() {
                 let others = state.others(thread);
@@ -399,15 +396,4 @@ fn run(job: Arc<dyn Job>) {
     if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
         tracing::error!("a panic while a request was dropped");
     }
-}
-
-#[cfg(not(tower_wsgi_loom))]
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    crate::sync::thread(name).spawn(work).map(drop)
-}
-
-#[cfg(tower_wsgi_loom)]
-fn spawn(_: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    drop(loom::thread::spawn(work));
-    Ok(())
 }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use super::Job;
 use super::thread::Thread;
 use crate::parker::Parker;
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, Ordering, is_timed};
 
 /// How many handlers, per worker, may run, or wait for something that may itself need a worker, before no new request is taken up. What those wait for
-/// still is, so that they go on: the bound is on threads and not on progress.
-const NESTING: usize = 4;
+/// still is, so that they go on: the bound is on threads and not on progress. (A model has too few threads to come to more than one.)
+const NESTING: usize = if cfg!(tower_wsgi_loom) { 1 } else { 4 };
 
 /// Jobs that take less than this are not worth another thread while one works: it is free again before the other is awake.
 const SHORT: Duration = Duration::from_micros(50);
@@ -200,8 +200,7 @@ impl State {
 
     /// Whether jobs are done before another thread is awake.
     pub(super) fn is_quick(&self) -> bool {
-        // Time does not pass in a model.
-        cfg!(not(tower_wsgi_loom)) && self.pace < SHORT
+        is_timed() && self.pace < SHORT
     }
 
     /// Lets those go on who wait to, as far as there are places.

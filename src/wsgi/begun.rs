@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
 use http::Response;
@@ -16,6 +15,7 @@ use crate::error::{Error, Kind};
 use crate::handler::SyncHandler;
 use crate::response::{check_head, drop_hop_by_hop, is_bodiless};
 use crate::source::broken_pipe;
+use crate::sync::{AtomicU8, Ordering};
 use crate::writer::Sink;
 
 /// Whether a call's response begins, or began, before its handler returns.

@@ -5,7 +5,6 @@ use std::any::Any;
 use std::io;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{self, Poll, Waker};
 
@@ -33,6 +32,7 @@ use crate::parker::Watch;
 use crate::pool::{Group, Job, lend};
 use crate::relay::relay;
 use crate::response::declared_length;
+use crate::sync::{AtomicBool, Ordering};
 use crate::view::{split, with_path};
 
 /// One request and its response.
