@@ -61,18 +61,20 @@ fn a_job_without_a_thread_is_refused() {
 }
 
 /// A second thread cannot be started. Until that is known, the first goes to sleep, and nobody is woken for a job that comes then, since the second would take it: it is never run if nobody wakes the
-/// first after all.
+/// first after all. Nor is one refused while the first is about to look for it.
 #[test]
 fn a_job_without_a_second_thread_is_left_to_the_first() {
     limited_model(1, || {
         let pool = WorkerPool::new(2);
-        let [(one, first, _), (two, second, _), (three, third, _)] = [(); 3].map(|()| tried());
+        let [(one, first, not_one), (two, second, not_two), (three, third, not_three)] =
+            [(); 3].map(|()| tried());
         let other = pool.clone();
         thread::spawn(move || other.submit(one, 10).expect("room"));
         pool.submit(two, 10).expect("room");
         pool.submit(three, 10).expect("room");
-        for ended in [first, second, third] {
+        for (ended, refused) in [(first, not_one), (second, not_two), (third, not_three)] {
             ended.wait_for(1);
+            assert_eq!(refused.count(), 0);
         }
         drop(pool);
     });

@@ -107,8 +107,8 @@ impl Core {
         let mut state = lock(&self.state);
         state.threads -= 1;
         state.searching -= 1;
-        // One on its way into a handler will run jobs, too.
-        let is_manned = state.active > 0 || state.searching > 0 || !state.entering.is_empty();
+        // One on its way into a handler will run jobs, too, and one on its way out will look for more.
+        let is_manned = state.active + state.searching + state.leaving > 0 || !state.entering.is_empty();
         if is_manned || !state.sleepers.is_empty() {
             tracing::warn!(%error, threads = state.threads, "no thread for another worker");
             // One may have gone to sleep since, for this thread would have taken the job.
