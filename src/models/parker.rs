@@ -167,6 +167,14 @@ fn a_close_ends_a_wait() {
 
     model(|| {
         let response = Arc::new(Response(Flag::default()));
+        let (flag, closer) = (Flag::default(), response.clone());
+        thread::spawn(move || closer.0.set());
+        let watch = response as Arc<dyn Watch>;
+        let ended = Wait { watch: Some(&watch), ..Wait::default() }.until(|cx| flag.poll(cx));
+        assert_eq!(ended, Err(Ended::Closed));
+    });
+    model(|| {
+        let response = Arc::new(Response(Flag::default()));
         let flag = Arc::new(Flag::default());
         let (closer, setter) = (response.clone(), flag.clone());
         thread::spawn(move || closer.0.set());

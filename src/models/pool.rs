@@ -168,6 +168,28 @@ fn two_workers_are_woken_for_two_jobs() {
     });
 }
 
+/// While jobs are quick, one thread is woken for several: the second is never run if who takes the first wakes nobody for it.
+#[test]
+fn whoever_takes_a_quick_job_wakes_the_next() {
+    timed_model(|| {
+        let pool = WorkerPool::new(2);
+        let (warm_up, ran) = counting();
+        pool.submit(warm_up, 10).expect("room");
+        ran.wait_for(1);
+        let met = Arc::new(Tally::default());
+        for _ in 0..2 {
+            let met = met.clone();
+            let meet = job(move || {
+                met.add();
+                met.wait_for(2);
+            });
+            pool.submit(meet, 10).expect("room");
+        }
+        met.wait_for(2);
+        drop(pool);
+    });
+}
+
 /// A body that goes on and a new request: neither lane's wake is lost to the other.
 #[test]
 fn both_lanes_are_served() {

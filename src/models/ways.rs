@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::pool::Open;
-use super::{Tally, large_model, model};
+use super::{Tally, large_model, model, timed_model};
 use crate::pool::{Group, Job, WorkerPool};
 
 /// A job of a handler with a way in of its own.
@@ -52,16 +52,28 @@ impl Group for Shut {
 /// Who stands in the way into one handler keeps no request of another waiting, nor in its hands: the model deadlocks if nobody else is found for it.
 #[test]
 fn a_slow_way_in_keeps_no_other_handler_waiting() {
-    large_model(|| {
-        let pool = WorkerPool::new(2);
-        let (slow, quick) = (Arc::new(Tally::default()), Arc::new(Tally::default()));
-        let behind = Behind { ran: slow.clone(), group: Arc::new(After(quick.clone())), id: 1 };
-        pool.submit(Arc::new(behind), 10).expect("room");
-        let open = Behind { ran: quick, group: Arc::new(Open), id: 2 };
-        pool.submit(Arc::new(open), 10).expect("room");
-        slow.wait_for(1);
-        drop(pool);
-    });
+    large_model(meets_a_slow_way);
+}
+
+/// The same while jobs are quick, where one thread is woken for both requests.
+#[test]
+fn a_slow_way_in_keeps_no_other_quick_handler_waiting() {
+    timed_model(meets_a_slow_way);
+}
+
+fn meets_a_slow_way() {
+    let pool = WorkerPool::new(2);
+    let (first, slow, quick) =
+        (Arc::new(Tally::default()), Arc::new(Tally::default()), Arc::new(Tally::default()));
+    let warm_up = Behind { ran: first.clone(), group: Arc::new(Open), id: 2 };
+    pool.submit(Arc::new(warm_up), 10).expect("room");
+    first.wait_for(1);
+    let behind = Behind { ran: slow.clone(), group: Arc::new(After(quick.clone())), id: 1 };
+    pool.submit(Arc::new(behind), 10).expect("room");
+    let open = Behind { ran: quick, group: Arc::new(Open), id: 2 };
+    pool.submit(Arc::new(open), 10).expect("room");
+    slow.wait_for(1);
+    drop(pool);
 }
 
 /// A handler that forgets to let anybody in: its jobs are run all the same, and the worker is free again.
