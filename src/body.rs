@@ -202,6 +202,15 @@ impl Body {
         matches!(self.kind, Kind::Empty | Kind::Full(_))
     }
 
+    /// Whether code of others makes it.
+    pub(crate) fn is_foreign(&self) -> bool {
+        match &self.kind {
+            Kind::Boxed(_) => true,
+            Kind::Ahead(ahead) => ahead.rest.is_foreign(),
+            _ => false,
+        }
+    }
+
     /// Whether what makes it may want to find the runtime that it came from.
     pub(crate) fn needs_runtime(&self) -> bool {
         !self.is_inert() && !matches!(self.kind, Kind::Blocking(_))
@@ -276,16 +285,20 @@ impl http_body::Body for Body {
             Kind::Boxed(body) => body.size_hint(),
             Kind::Ahead(ahead) => {
                 let here = ahead.chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-                let rest = ahead.rest.size_hint();
-                let mut hint = SizeHint::new();
-                if let Some(upper) = rest.upper() {
-                    hint.set_upper(upper.saturating_add(here));
-                }
-                hint.set_lower(rest.lower().saturating_add(here));
-                hint
+                behind(here, &ahead.rest.size_hint())
             }
         }
     }
+}
+
+/// The size of a body of which `here` bytes were read ahead.
+pub(crate) fn behind(here: u64, rest: &SizeHint) -> SizeHint {
+    let mut hint = SizeHint::new();
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper.saturating_add(here));
+    }
+    hint.set_lower(rest.lower().saturating_add(here));
+    hint
 }
 
 impl Stream {

@@ -279,7 +279,7 @@ impl Input {
     /// The trailers, once the end of the body was read; `None` before it, and where the client sent none.
     #[must_use]
     pub fn trailers(&self) -> Option<&HeaderMap> {
-        self.trailers.as_ref().filter(|_| self.current.is_empty() && self.ready.is_empty())
+        self.trailers.as_ref().filter(|_| self.is_drained())
     }
 
     /// Whether all that is left of the body is here, so that no read waits: for code that has to give something up before it waits, an interpreter's lock say.
@@ -296,11 +296,15 @@ impl Input {
 
     /// Turns what was not read yet into an async body again, without a copy. It is held to the declared length, and to
     /// [`read_timeout`](crate::WsgiLayer::read_timeout) while it is polled.
+    ///
+    /// An error of a request's body is known as such wherever it is passed on: a service that fails with it answers with 400, 408 or 413 and not with 500.
     pub fn into_body(mut self) -> Body {
-        let left = self.length.map(|length| length.saturating_sub(self.received));
-        let is_held = left.is_some() && left != self.body.size_hint().exact();
-        if matches!(self.state, State::Open) && (is_held || self.read_timeout.is_some()) {
-            // The body knows nothing of what was declared, or of the time it has: it is held to them here.
+        let left = self.left();
+        let is_unaware = left.is_some() && left != self.body.size_hint().exact();
+        // Who made a foreign body says what length it has, and may end it before that: to hyper a stream that is reset with NO_ERROR has ended.
+        let is_held =
+            is_unaware || self.read_timeout.is_some() || self.role == Role::Request && self.body.is_foreign();
+        if matches!(self.state, State::Open) && is_held {
             return Body::new(Held::new(self));
         }
         let mut chunks = mem::take(&mut self.ready);
@@ -326,12 +330,22 @@ impl Input {
     /// Whether a read would not have to wait, or run anything.
     pub(crate) fn is_ready(&self) -> bool {
         let is_open = matches!(self.state, State::Open) && !self.body.is_inert();
-        !self.current.is_empty() || !self.ready.is_empty() || !is_open
+        !self.is_drained() || !is_open
     }
 
     /// Whether all was read.
     pub(crate) fn is_over(&self) -> bool {
-        self.current.is_empty() && self.ready.is_empty() && matches!(self.state, State::End)
+        self.is_drained() && matches!(self.state, State::End)
+    }
+
+    /// Whether all that has come was read.
+    fn is_drained(&self) -> bool {
+        self.current.is_empty() && self.ready.is_empty()
+    }
+
+    /// How much of what was declared has not come yet.
+    fn left(&self) -> Option<u64> {
+        self.length.map(|length| length.saturating_sub(self.received))
     }
 
     /// Makes `current` non-empty; false at the end.
@@ -441,7 +455,7 @@ impl Input {
             return Err(too_long(self.length.unwrap_or(0), self.received));
         }
         if !data.is_empty() {
-            if self.current.is_empty() && self.ready.is_empty() {
+            if self.is_drained() {
                 self.current = data;
             } else {
                 self.ready.push_back(data);

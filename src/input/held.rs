@@ -10,7 +10,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 use super::{Fill, Input, State};
-use crate::body::PollFrame;
+use crate::body::{PollFrame, behind};
 use crate::error::{BoxError, Error};
 use crate::wait::Ended;
 
@@ -73,21 +73,22 @@ impl http_body::Body for Held {
     }
 
     fn is_end_stream(&self) -> bool {
-        // What came before the end, or with it, was given before or with it.
-        !matches!(self.input.state, State::Open)
+        let input = &self.input;
+        match &input.state {
+            // So that whoever sends it on need not send an empty frame to end it.
+            State::Open => input.is_drained() && input.body.is_end_stream() && input.left().unwrap_or(0) == 0,
+            // What came before the end, or with it, was given before or with it.
+            State::End | State::Failed(..) => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         let input = &self.input;
         let here =
             input.current.len() as u64 + input.ready.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-        match input.length {
-            Some(length) => SizeHint::with_exact(here + length.saturating_sub(input.received)),
-            None => {
-                let mut hint = SizeHint::new();
-                hint.set_lower(here);
-                hint
-            }
+        match input.left() {
+            Some(left) => SizeHint::with_exact(here + left),
+            None => behind(here, &input.body.size_hint()),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_wsgi::{AsgiHandler, Body, BoxError, Input, Output, SyncHandler, WsgiLayer, WsgiService};
 
@@ -210,6 +210,19 @@ async fn b7_a_request_that_is_held_to_its_length_says_what_is_left() {
     let hint = |body: &Body| -> SizeHint { body.size_hint() };
     let body = Input::new(Scripted::of(["hello"])).into_body();
     assert_eq!((hint(&body).lower(), hint(&body).upper()), (0, None));
+}
+
+#[tokio::test]
+async fn b7_a_request_that_says_that_it_is_over_does_so_on_the_other_side() {
+    // A `Full` is over with its one frame; what is declared is over with its last byte, but not before, whatever the body says.
+    for (declared, is_over) in [(None, true), (Some(5), true), (Some(6), false)] {
+        let input = Input::new(Full::new(Bytes::from("hello")));
+        let input = declared.into_iter().fold(input, Input::with_length);
+        let mut body = input.into_body();
+        assert!(!body.is_end_stream(), "{declared:?}");
+        soon(body.frame()).await.expect("a frame").expect("no error");
+        assert_eq!(body.is_end_stream(), is_over, "{declared:?}");
+    }
 }
 
 #[test]

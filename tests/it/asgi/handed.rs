@@ -11,6 +11,7 @@ use axum::Router;
 use axum::routing::post as on_post;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Request, Response};
+use http_body::Frame;
 use http_body_util::BodyExt;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_wsgi::{
@@ -19,7 +20,7 @@ use tower_wsgi::{
 };
 
 use super::{Answer, cause, chunks, fed, get, poll_body, post, read};
-use crate::support::{Events, Probe, idle, is_worker, soon, watched};
+use crate::support::{Events, Probe, Scripted, idle, is_worker, soon, watched};
 
 /// How a middleware hands a body on.
 type HandOn = fn(Output) -> Output;
@@ -323,6 +324,23 @@ async fn a12_a_body_that_comes_too_slowly_to_an_async_service_is_a_408() {
     let error = response.extensions().get::<Error>().expect("an error");
     assert!(error.is_handler(), "{error:?}");
     assert_eq!(response.status(), 408);
+}
+
+#[tokio::test]
+async fn a12_a_body_that_breaks_off_under_an_async_service_is_a_400() {
+    let service = WsgiLayer::adapter().workers(1).prefetch(0).layer(AsgiHandler::new(service_fn(reads)));
+    let ends = [("fails", Some(Err("gone".into()))), ("ends", None)];
+    for (how, end) in ends {
+        let frames = [Ok(Frame::data("some".into()))].into_iter().chain(end);
+        let mut request = Request::post("/");
+        // One that only ends is whole, unless more was declared.
+        if how == "ends" {
+            request = request.header(CONTENT_LENGTH, 10);
+        }
+        let request = request.body(Body::new(Scripted::new(frames))).expect("a request");
+        let response = soon(service.clone().oneshot(request)).await.expect("a response");
+        assert_eq!(response.status(), 400, "{how}");
+    }
 }
 
 #[tokio::test]
