@@ -65,8 +65,10 @@ const NAMES: [&str; 18] = [
 ];
 
 /// Those that belong to a connection, whatever an application thinks.
-const HOP_BY_HOP: [&str; 6] =
-    ["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
+const HOP_BY_HOP: [&str; 4] = ["keep-alive", "proxy-connection", "te", "transfer-encoding"];
+
+/// Those that an upgrade, or the demand for one, is made of, with what `Connection` names.
+const UPGRADE: [&str; 2] = ["connection", "upgrade"];
 
 /// Runs the target.
 ///
@@ -202,7 +204,7 @@ impl Case {
     /// The length that the application has declared; an error if it is none.
     fn declared(&self) -> Result<Option<usize>, ()> {
         let head = self.head();
-        if keeps_all(&head) || !named(&head).contains(&"content-length".to_owned()) {
+        if upgrades(&head) || !named(&head).contains(&"content-length".to_owned()) {
             let values: Vec<_> = head.headers().get_all("content-length").iter().collect();
             let [value] = values[..] else {
                 return if values.is_empty() { Ok(None) } else { Err(()) };
@@ -274,12 +276,13 @@ impl Case {
     /// The application's headers and no others, but for those that the gateway has to set or to leave out.
     fn check_headers(&self, parsed: &Parsed<'_>) {
         let head = self.head();
-        let (keeps_all, named) = (keeps_all(&head), named(&head));
+        let (upgrades, named) = (upgrades(&head), named(&head));
         let mut expected: BTreeMap<&str, Vec<&[u8]>> = BTreeMap::new();
         for (name, value) in head.headers() {
             let name = name.as_str();
-            let is_hop = HOP_BY_HOP.contains(&name) || named.iter().any(|named| named == name);
-            if name == "status" || name == "content-length" || is_hop && !keeps_all {
+            let of_upgrade = UPGRADE.contains(&name) || named.iter().any(|named| named == name);
+            let is_hop = HOP_BY_HOP.contains(&name) || of_upgrade && !upgrades;
+            if name == "status" || name == "content-length" || is_hop {
                 continue;
             }
             expected.entry(name).or_default().push(value.as_bytes());
@@ -297,7 +300,7 @@ impl Case {
 }
 
 /// With these two statuses the connection's headers are the answer.
-fn keeps_all(head: &Response<()>) -> bool {
+fn upgrades(head: &Response<()>) -> bool {
     matches!(head.status().as_u16(), 101 | 426)
 }
 

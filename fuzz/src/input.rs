@@ -236,9 +236,9 @@ impl Case {
         let mut model = self.model();
         for op in &self.ops {
             let stuck = model.stuck_left();
-            // A producer that has been given a thread may be asked once more by that.
-            let has_thread = matches!(self.kind, Kind::Reader | Kind::Iterator);
-            let is_complete = input.is_complete() && !has_thread;
+            // Another thread, where there is one, may be in a poll at this moment.
+            let is_alone = matches!(self.kind, Kind::Request | Kind::Response | Kind::Full);
+            let is_complete = input.is_complete() && is_alone;
             let complete = is_complete.then(|| seen.polls.load(Ordering::Relaxed));
             match op {
                 Op::Declare(more) => {

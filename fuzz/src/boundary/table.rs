@@ -129,6 +129,10 @@ pub(super) fn check(pairs: &[Pair]) {
     }
     check_headers(request.headers(), &table);
     check_path(&table, &again);
+    if again.get("SCRIPT_NAME").is_some_and(|script| script.ends_with(b"/")) {
+        // Without the path as it was sent, nobody knows how a slash at the end was.
+        return;
+    }
     // And once more: nothing piles up, and nothing is taken for something else now.
     let third = match again.clone().into_request() {
         Ok(third) => third,
