@@ -95,27 +95,16 @@
 //! # });
 //! ```
 //!
+//! What each layer sees of the request and of the response on either side, and what the place of a timeout, a limit or compression decides, is on a page of its own:
+//! [`guide::order`]. In short:
+//!
 //! | what a layer sees | on the async side | on the sync side |
 //! | --- | --- | --- |
-//! | the request's view | [`Scope`]: [`Scope::of`], and no `Environ` extension | [`Environ`]: [`Environ::of`], and no `Scope` extension |
-//! | the side around it | [`Scope::environ`], as the sync side left it | [`Environ::scope`], as it was before this side's mounts |
-//! | mounts | the URI is the rest, [`Scope::root_path`] all mounts, axum's `nest` too | the URI is the rest, [`Environ::script_name`] all mounts |
-//! | method, URI, headers, other extensions | as the layers outside left them | the same |
-//! | the request's body | [`Body`], polled | [`Input`], read |
-//! | status, headers, extensions of the response | as the layers inside left them | the same, but for hop-by-hop headers that the crossing out drops |
-//! | the response's body | [`Body`], polled | [`Output`], opaque; [`Output::into_reader`] reads it |
+//! | the request's view | [`Scope::of`]; the sync side around it is [`Scope::environ`] | [`Environ::of`]; the async side around it is [`Environ::scope`] |
+//! | method, URI, headers, extensions | as the layers outside left them | the same |
+//! | the bodies | [`Body`], polled | [`Input`], read; [`Output`], made |
 //! | a failure inside | a 500 (or what [`Error::status`] says) with the [`Error`] as an extension, once it crossed to here | an `Err`, or the inner async side's own response |
-//! | `tracing`'s span, the runtime's handle | the task's | the same |
-//! | the thread | the runtime's; inside an `AsgiLayer` the one that called it | a worker; in a synchronous host its own |
 //! | what cancels it | its future is dropped | [`Environ::is_disconnected`]; reads and writes fail |
-//!
-//! So a layer's place decides what it does:
-//!
-//! | | outside of the sync layers | inside of them |
-//! | --- | --- | --- |
-//! | compression | sync middleware works on the plain body | on the compressed one |
-//! | a timeout | covers blocking code too, which is told, and not ended; whatever is async inside is dropped | covers the service inside only; sync middleware gets its 408 |
-//! | a limit on the request's body | holds for what sync middleware reads | does not: it holds for what the service inside reads |
 //!
 //! An error is an `Err` to the sync middleware around it, on whichever side it came up. Once it has crossed a [`WsgiService`] it is a response, and stays one.
 //!
@@ -128,6 +117,9 @@
 //! # What a client can rely on
 //! - A response that arrived in full is one that the handler finished. A failure after the head cuts the connection or resets the stream.
 //! - A failure before the first byte is a clean 500, too much load a 503 with `Retry-After`, at once.
+//!
+//! # Guide
+//! How a crossing works, sizes and limits, streaming, background tasks, Python, and the way here from a2wsgi, asgiref or `spawn_blocking`: [`guide`].
 //!
 //! # Features
 //! - `axum` (default): reads the client's address and nested prefixes from axum's `ConnectInfo` and `OriginalUri`, tells them to axum's extractors on the way back, and turns
@@ -142,6 +134,9 @@ mod environ;
 mod error;
 mod exchange;
 pub mod gateway;
+// Pages of the documentation, and nothing else. Their code blocks need the feature, as the README's do.
+#[cfg(all(doc, any(feature = "axum", not(doctest))))]
+pub mod guide;
 mod handler;
 mod input;
 #[cfg(all(test, tower_wsgi_loom))]
