@@ -121,3 +121,8 @@ pub use wsgi::PyWsgi;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So are those of the guide's page on Python.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/python.md")]
+struct Guide;
