@@ -120,6 +120,7 @@
 //!
 //! # Guide
 //! How a crossing works, sizes and limits, streaming, background tasks, Python, and the way here from a2wsgi, asgiref or `spawn_blocking`: [`guide`].
+//! How other projects do the same, and when to choose them: [COMPARE.md](https://docs.rs/crate/tower-wsgi/latest/source/COMPARE.md).
 //!
 //! # Features
 //! - `axum` (default): reads the client's address and nested prefixes from axum's `ConnectInfo` and `OriginalUri`, tells them to axum's extractors on the way back, and turns
