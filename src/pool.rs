@@ -78,6 +78,8 @@ pub struct WorkerPool {
 pub struct PoolStats {
     /// Threads that run a handler or a body at this moment.
     pub busy: usize,
+    /// Threads that sleep, or look for work.
+    pub idle: usize,
     /// Threads inside a handler that waits for an inner service and has lent its place to another.
     pub lending: usize,
     /// Workers alive, whatever they do.
@@ -88,6 +90,8 @@ pub struct PoolStats {
     pub resumed: usize,
     /// What vanished and refused clients left, waiting to be dropped.
     pub discards: usize,
+    /// Requests that were refused so far, since the pool was made: over `max_queued`, over `queue_timeout`, or for want of a thread.
+    pub rejected: u64,
 }
 
 /// Ends the threads when the last user of the pool goes.
@@ -153,11 +157,13 @@ impl WorkerPool {
         let state = lock(&self.handle.core.state);
         PoolStats {
             busy: state.active,
+            idle: state.sleepers.len() + state.searching,
             lending: state.lending,
             threads: state.threads,
             queued: state.fresh.len(),
             resumed: state.resumed.len(),
             discards: state.discards.len(),
+            rejected: state.rejected,
         }
     }
 
@@ -167,6 +173,7 @@ impl WorkerPool {
         let mut state = lock(&core.state);
         let free = state.free(core.workers);
         if state.fresh.len() >= max_queued.saturating_add(free) {
+            state.rejected += 1;
             return Err(Full);
         }
         state.fresh.push_back(job);
@@ -203,6 +210,11 @@ impl WorkerPool {
             state.discards.push_back(job);
             core.attend(state);
         }
+    }
+
+    /// A request was refused that had been queued.
+    pub(crate) fn count_rejected(&self) {
+        lock(&self.handle.core.state).rejected += 1;
     }
 
     /// What tells it from other pools.

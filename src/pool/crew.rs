@@ -118,7 +118,8 @@ impl Core {
             return;
         }
         // Nobody is left who would ever run these; threads that lend their place wait for some of them.
-        let State { discards, fresh, resumed, .. } = &mut *state;
+        let State { discards, fresh, resumed, rejected, .. } = &mut *state;
+        *rejected += fresh.len() as u64;
         let refused: Vec<_> = discards.drain(..).chain(fresh.drain(..)).chain(resumed.drain(..)).collect();
         self.pending.store(state.pending(), Ordering::Relaxed);
         drop(state);

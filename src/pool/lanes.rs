@@ -50,6 +50,8 @@ pub(super) struct State {
     pub(super) shutdown: bool,
     /// New requests taken up so far.
     taken: u64,
+    /// Requests refused so far.
+    pub(super) rejected: u64,
     /// Jobs done so far, and the handler of the last one.
     pub(super) done: u64,
     pub(super) last: Option<usize>,
@@ -86,6 +88,7 @@ impl State {
             reapers: 0,
             shutdown: false,
             taken: 0,
+            rejected: 0,
             done: 0,
             last: None,
             // Not known yet.

@@ -16,6 +16,7 @@ use tracing::Span;
 
 use super::begun::EarlyState;
 use super::deliver::{deliver, fail};
+use super::events::{At, Events};
 use super::future::{ResponseFuture, is_ready};
 use super::layer::{Around, Shared};
 use super::produce::{Producer, produce};
@@ -46,6 +47,7 @@ pub(crate) struct Call<H> {
     /// Whether a handler on the same pool waits for the response.
     waited_for: AtomicBool,
     pub(super) early: EarlyState,
+    pub(super) events: Events,
 }
 
 /// What of the caller's surroundings goes with the work.
@@ -105,6 +107,7 @@ impl<H: SyncHandler> Call<H> {
             context: OnceLock::new(),
             waited_for: AtomicBool::new(false),
             early: EarlyState::default(),
+            events: Events::default(),
         });
         ResponseFuture::new(call, ahead, buffer)
     }
@@ -147,11 +150,24 @@ impl<H: SyncHandler> Call<H> {
     fn run_handler(self: &Arc<Self>, mut request: Request<Input>) {
         self.prepare(&mut request);
         let handler = &self.shared.handler;
-        match catch_unwind(AssertUnwindSafe(|| on_behalf_of(request, |request| handler.call(request)))) {
-            Ok(Ok(response)) => deliver(self, response),
-            Ok(Err(error)) => fail(self, &Error::handler(error)),
-            Err(payload) => fail(self, &Error::panic(&*payload)),
+        let started = self.events.started(self.span());
+        let called =
+            catch_unwind(AssertUnwindSafe(|| on_behalf_of(request, |request| handler.call(request))));
+        let returned = match called {
+            Ok(returned) => returned.map_err(Error::handler),
+            Err(payload) => Err(Error::panic(&*payload)),
+        };
+        let status = returned.as_ref().map_or_else(Error::status, Response::status);
+        Events::returned(self.span(), started, status);
+        match returned {
+            Ok(response) => deliver(self, response),
+            Err(error) => fail(self, &error),
         }
+    }
+
+    /// The caller's span.
+    pub(super) fn span(&self) -> Option<&Span> {
+        self.context.get().map(|context| &context.span)
     }
 
     /// Gives the request what belongs to the sync side.
@@ -265,6 +281,9 @@ impl<H: SyncHandler> Source for Call<H> {
     }
 
     fn close(self: Arc<Self>) {
+        if !self.exchange.is_drained() {
+            self.events.left(self.span(), At::Body);
+        }
         self.abandon(self.exchange.close());
     }
 }

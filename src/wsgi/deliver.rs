@@ -48,6 +48,7 @@ pub(super) fn fail<H: SyncHandler>(call: &Arc<Call<H>>, error: &Error) {
         return;
     }
     if call.early.end() {
+        call.events.failed(call.span(), error);
         return call.exchange.finish(Err(error.clone()));
     }
     if let Some(on_error) = &call.shared.settings.on_error {
@@ -207,12 +208,16 @@ fn deliver_written<H: SyncHandler>(
     }
 }
 
-/// Ends a body whose head is out. A failure cuts it off.
-pub(super) fn finish<H: SyncHandler>(call: &Arc<Call<H>>, end: Result<(), Error>) {
-    if let Err(error) = &end {
-        log(call, error);
+/// Ends a body of so many bytes, whose head is out. A failure cuts it off.
+pub(super) fn finish<H: SyncHandler>(call: &Arc<Call<H>>, end: Result<u64, Error>) {
+    match &end {
+        Ok(bytes) => call.events.streamed(call.span(), *bytes),
+        Err(error) => {
+            log(call, error);
+            call.events.failed(call.span(), error);
+        }
     }
-    call.exchange.finish(end);
+    call.exchange.finish(end.map(drop));
 }
 
 /// Sends a writer's chunks through the exchange.

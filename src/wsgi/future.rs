@@ -15,8 +15,10 @@ use tower_service::Service;
 
 use super::call::{Answer, Call, Work};
 use super::deliver::log;
+use super::events::At;
 use crate::body::Body;
 use crate::error::{BoxError, Error, Kind};
+use crate::exchange::Leftover;
 use crate::handler::SyncHandler;
 use crate::input::Input;
 use crate::nesting::{adopt, is_waited_for, note_reliance};
@@ -70,6 +72,7 @@ impl<H: SyncHandler> ResponseFuture<H> {
         });
         let nested = nested.unwrap_or_default();
         self.call.set_waited_for(nested);
+        self.call.events.dispatched(self.call.span(), || settings.pool.stats().queued);
         if nested {
             settings.pool.resume(self.call.clone());
         } else if settings.pool.submit(self.call.clone(), settings.max_queued).is_err() {
@@ -178,6 +181,7 @@ impl<H: SyncHandler> ResponseFuture<H> {
         };
         self.stage = Stage::Done;
         self.call.abandon(leftover);
+        self.call.shared.settings.pool.count_rejected();
         Err(Error::new(Kind::Overloaded, "no worker was free within queue_timeout"))
     }
 }
@@ -188,7 +192,12 @@ impl<H: SyncHandler> Future for ResponseFuture<H> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let response = ready!(this.poll_response(cx));
-        Poll::Ready(Ok(response.unwrap_or_else(|error| refusal(&this.call.method, &error))))
+        Poll::Ready(Ok(response.unwrap_or_else(|error| {
+            if error.is_overloaded() {
+                this.call.events.refused(this.call.span(), &error);
+            }
+            refusal(&this.call.method, &error)
+        })))
     }
 }
 
@@ -200,7 +209,12 @@ impl<H: SyncHandler> Drop for ResponseFuture<H> {
                 self.let_go();
             }
             Stage::Held => self.let_go(),
-            Stage::Submitted(_) | Stage::Forwarded(..) => self.call.abandon(self.call.exchange.close()),
+            Stage::Submitted(_) | Stage::Forwarded(..) => {
+                let leftover = self.call.exchange.close();
+                let at = if leftover == Leftover::InQueue { At::Queue } else { At::Handler };
+                self.call.events.left(self.call.span(), at);
+                self.call.abandon(leftover);
+            }
             Stage::Done => {}
         }
     }
@@ -257,7 +271,6 @@ fn refusal(method: &Method, error: &Error) -> Response<Body> {
     if !error.is_overloaded() {
         return error_response(method, error);
     }
-    tracing::debug!(%error, "request refused");
     let mut response = error_response(method, error);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response

@@ -61,6 +61,20 @@ type Capture = Arc<dyn Fn() -> Around + Send + Sync>;
 /// | [`on_error`](Self::on_error) | a plain 500 | |
 /// | [`context`](Self::context) | none | carries task-locals and the like to the worker |
 ///
+/// # Events
+/// `tracing` is told of each request that reaches the pool, at `DEBUG`, with the target `tower_wsgi`, inside the span in which the response future was first polled. Times are whole microseconds.
+///
+/// | message | when | fields |
+/// | --- | --- | --- |
+/// | `dispatched` | the request was handed to the pool | `queued`: how many waited there |
+/// | `started` | a worker runs the handler now | `queue_wait_us`: how long the request waited for it |
+/// | `returned` | the handler returned, or failed | `run_us`: how long it ran; `status`: what it returned, or what its error stands for |
+/// | `streamed` | the last chunk of a body that a worker made was handed over | `bytes`, `elapsed_us` since `dispatched` |
+/// | `aborted` | the client left, or the body failed behind its head | `by`: `client` or `handler`; `at`: `queue`, `handler` or `body`; `elapsed_us`; `error` of a handler |
+/// | `refused` | no worker took the request: 503 | `error`; `queue_wait_us` if it was dispatched before |
+///
+/// A body that is sent in one piece, and one that is made by async code, has no `streamed`. Failures are logged besides, at `ERROR`. What the pool does is in [`WorkerPool::stats`].
+///
 /// # Cancellation
 /// When the response future or the body is dropped, a request that waits for a worker is never run; for one that runs, the next write fails
 /// with [`BrokenPipe`](std::io::ErrorKind::BrokenPipe), the next read fails too, and [`Environ::is_disconnected`](crate::Environ::is_disconnected) is true.

@@ -58,8 +58,8 @@ impl Meter {
         self.reported
     }
 
-    /// An error if the body is shorter than declared.
-    pub(super) fn finish(&self) -> Result<(), Error> {
+    /// How many bytes there were; an error if the body is shorter than declared.
+    pub(super) fn finish(&self) -> Result<u64, Error> {
         match self.declared {
             Some(declared) if self.sent < declared => {
                 let sent = self.sent;
@@ -68,7 +68,7 @@ impl Meter {
                 );
                 Err(Error::new(Kind::Length, message))
             }
-            _ => Ok(()),
+            _ => Ok(self.sent),
         }
     }
 }

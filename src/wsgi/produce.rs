@@ -132,21 +132,21 @@ fn complete<H: SyncHandler>(call: &Arc<Call<H>>, producer: Box<Producer>, end: R
     let Producer { source, trailers, meter, head, cause } = *producer;
     drop_quietly(source);
     let end = end.and_then(|()| meter.finish());
-    let end = end.and_then(|()| trailers.map(guard).transpose());
+    let end = end.and_then(|bytes| Ok((bytes, trailers.map(guard).transpose()?)));
     match (head, end) {
         (Some(_), Err(error)) => match cause {
             Some(first) => fail_plainly(call, &first, &error),
             None => fail(call, &error),
         },
-        (Some(head), Ok(trailers)) => {
+        (Some(head), Ok((_, trailers))) => {
             let body = trailers.map_or_else(Body::empty, |trailers| Body::last(Ok(trailers)));
             answer(call, Answer::Response(head.map(|()| body)));
         }
-        (None, Ok(trailers)) => {
+        (None, Ok((bytes, trailers))) => {
             if let Some(trailers) = trailers {
                 call.exchange.push(Frame::trailers(trailers));
             }
-            finish(call, Ok(()));
+            finish(call, Ok(bytes));
         }
         (None, Err(error)) => finish(call, Err(error)),
     }

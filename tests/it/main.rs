@@ -10,6 +10,7 @@ mod context;
 mod cookbook;
 mod early;
 mod errors;
+mod events;
 mod faults;
 mod hints;
 mod layers;

@@ -24,6 +24,7 @@ use tower::Service;
 use tower_wsgi::{Body, BoxError, PoolStats, WorkerPool};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
 
 /// How long anything may take before the test fails. Never waited for in a test that passes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -333,8 +334,8 @@ pub(crate) fn logged(mark: &str) -> Vec<String> {
 
 struct Recorder;
 
-impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Recorder {
-    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> tracing_subscriber::Layer<S> for Recorder {
+    fn on_event(&self, event: &tracing::Event<'_>, context: tracing_subscriber::layer::Context<'_, S>) {
         struct Line(String);
         impl Visit for Line {
             fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
@@ -348,9 +349,16 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Recorder {
             }
         }
 
-        if event.metadata().target().starts_with("tower_wsgi") {
+        let target = event.metadata().target();
+        // The steps of every request of all tests would be many: of them only those are kept whose span asks for it by its name.
+        let span =
+            context.event_span(event).map(|span| span.name()).filter(|name| name.starts_with("events_"));
+        if target.starts_with("tower_wsgi") && (target != "tower_wsgi" || span.is_some()) {
             let mut line = Line(event.metadata().level().to_string());
             event.record(&mut line);
+            if target == "tower_wsgi" {
+                line.0 += &span.map(|name| format!(" in={name}")).unwrap_or_default();
+            }
             LOG.lock().expect("a lock").push(line.0);
         }
     }

@@ -102,3 +102,28 @@ fn json_api_answers_in_axum() {
 fn json_api_answers_in_hyper() {
     with("json_api", &["hyper"], json_api_keeps_its_word);
 }
+
+#[test]
+fn metrics_count_what_clients_saw_and_what_the_pool_refused() {
+    with("metrics", &[], |example| {
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let ask = || example.ask("GET", "/report", &[], "").status;
+            let calls: Vec<_> = (0..24).map(|_| scope.spawn(ask)).collect();
+            calls.into_iter().map(|call| call.join().expect("no panic")).collect()
+        });
+        let of = |status: u16| statuses.iter().filter(|seen| **seen == status).count();
+        // Four workers and two that wait: whether others came while these were there, who knows. None is lost in the books.
+        assert!(of(200) >= 6 && of(200) + of(503) == 24, "{statuses:?}");
+        let page = example.ask("GET", "/metrics", &[], "").text().to_owned();
+        let value = |name: &str| -> f64 {
+            let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("{name} in {page}")).parse().expect("a number")
+        };
+        assert_eq!(value("http_responses_total{status=\"2xx\"}"), of(200) as f64);
+        assert_eq!(value("http_responses_total{status=\"5xx\"}"), of(503) as f64);
+        assert_eq!(value("pool_requests_rejected_total"), of(503) as f64);
+        assert_eq!((value("pool_workers"), value("pool_requests_queued")), (4.0, 0.0));
+        assert!((1.0..=4.0).contains(&value("pool_threads")), "{page}");
+        assert!(value("http_response_seconds_total") >= 6.0 * 0.02, "{page}");
+    });
+}
