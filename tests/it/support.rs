@@ -148,11 +148,19 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 
 /// Runs blocking code that must not hang: on a thread of its own, so that a hang fails the test instead of holding it for ever.
 pub(crate) fn watched<T: Send + 'static>(code: impl FnOnce() -> T + Send + 'static) -> T {
+    watched_for(PATIENCE, code)
+}
+
+/// Runs blocking code that may take longer than others.
+pub(crate) fn watched_for<T: Send + 'static>(
+    patience: Duration,
+    code: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let (sender, receiver) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         let _ = sender.send(code());
     });
-    match receiver.recv_timeout(PATIENCE) {
+    match receiver.recv_timeout(patience) {
         Ok(value) => value,
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs"),
         Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::support::watched;
+use crate::support::{PATIENCE, watched_for};
 
 /// Names the test that the process is for.
 const INSIDE: &str = "TOWER_WSGI_TEST_ALONE";
@@ -24,7 +24,8 @@ pub(super) fn alone(name: &'static str, shell: &str) -> bool {
         .stderr(Stdio::piped())
         .spawn()
         .expect("a process");
-    let output = watched(move || child.wait_with_output().expect("to end"));
+    let patience = if is_long() { 60 * PATIENCE } else { PATIENCE };
+    let output = watched_for(patience, move || child.wait_with_output().expect("to end"));
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && stdout.contains("1 passed"), "{}: {stdout}{stderr}", output.status);
     false
