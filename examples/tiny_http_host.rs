@@ -18,6 +18,7 @@
 //! - The request's body is gone when the response begins, and a response waits for a read of it that is under way. Before a body is sent in chunks, what is left of the request's is read and
 //!   thrown away.
 //! - An upload in chunks that breaks off inside a chunk looks complete. One with a `Content-Length` fails, as it should.
+//! - A client that resets its connection before it is accepted costs it the thread that accepts, or one that reads: a proxy in front keeps those away.
 //! - It reserves memory for all the bytes that a client declares and does not send: one large lie ends the process. Where clients are not to be trusted, it needs a proxy in front
 //!   that takes uploads in full.
 //!

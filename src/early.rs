@@ -41,7 +41,7 @@ pub struct Early {
 /// A response that has begun: what is sent goes to the client while the handler runs.
 ///
 /// Its head goes out with the first bytes. It is complete once the handler has returned what [`finish`](Self::finish) makes; dropped
-/// before, it is cut off, visibly for the client.
+/// before, it is cut off, visibly for the client. It holds the service that the handler belongs to: a handler that keeps one for good keeps itself alive.
 pub struct EarlyResponse {
     sink: Box<dyn BegunSink>,
     head: Response<()>,

@@ -89,7 +89,7 @@ fn a7_bodies_show_their_lengths() {
 #[tokio::test]
 async fn a10_layers_and_services_show_their_settings() {
     let pool = WorkerPool::new(3);
-    let idle = "WorkerPool { workers: 3, stats: PoolStats { busy: 0, lending: 0, threads: 0, queued: 0, resumed: 0, discards: 0 } }";
+    let idle = "WorkerPool { workers: 3, stats: PoolStats { busy: 0, idle: 0, lending: 0, threads: 0, queued: 0, resumed: 0, discards: 0, rejected: 0 } }";
     assert_eq!(format!("{pool:?}"), idle);
     let layer = WsgiLayer::adapter().pool(pool.clone()).max_queued(7);
     let settings = format!(
