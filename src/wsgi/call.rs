@@ -151,17 +151,18 @@ impl<H: SyncHandler> Call<H> {
         self.prepare(&mut request);
         let handler = &self.shared.handler;
         let started = self.events.started(self.span());
-        let called =
-            catch_unwind(AssertUnwindSafe(|| on_behalf_of(request, |request| handler.call(request))));
-        let returned = match called {
-            Ok(returned) => returned.map_err(Error::handler),
-            Err(payload) => Err(Error::panic(&*payload)),
+        let told = |status| Events::returned(self.span(), started, status);
+        let failed = |error: &Error| {
+            told(error.status());
+            fail(self, error);
         };
-        let status = returned.as_ref().map_or_else(Error::status, Response::status);
-        Events::returned(self.span(), started, status);
-        match returned {
-            Ok(response) => deliver(self, response),
-            Err(error) => fail(self, &error),
+        match catch_unwind(AssertUnwindSafe(|| on_behalf_of(request, |request| handler.call(request)))) {
+            Ok(Ok(response)) => {
+                told(response.status());
+                deliver(self, response);
+            }
+            Ok(Err(error)) => failed(&Error::handler(error)),
+            Err(payload) => failed(&Error::panic(&*payload)),
         }
     }
 
