@@ -32,8 +32,11 @@ pub(crate) const LISTENING: &str = "listening on ";
 /// What a server says last: the number of requests follows.
 pub(crate) const TAKEN_UP: &str = "requests taken up: ";
 
-/// How long a client may be silent.
+/// How long a client may be silent in the midst of its request.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// How long between two requests: longer than it takes a slow machine to open thousands of connections.
+const IDLE: Duration = Duration::from_secs(45);
 
 /// How long a request waits for the pool that is too small.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -113,7 +116,7 @@ async fn serve(listener: TcpListener, router: Router) -> Result<(), BoxError> {
         };
         stream.set_nodelay(true)?;
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(SILENCE);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
         builder.http2().timer(TokioTimer::new());
         let connection = builder.serve_connection(TokioIo::new(stream), service.clone());
         let connection = graceful.watch(connection.into_owned());
