@@ -4,18 +4,21 @@ use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
-use crate::support::{PATIENCE, watched};
+use crate::support::{PATIENCE, watched_for};
 
 /// An example that runs.
 pub(super) struct Example {
     pub(super) addr: SocketAddr,
     process: Arc<Process>,
+    log: NamedTempFile,
 }
 
 struct Process(Mutex<Child>);
@@ -40,14 +43,32 @@ impl Process {
 
 /// Starts an example and runs a test against it, which must not hang.
 pub(super) fn with(name: &str, arguments: &[&str], test: impl FnOnce(&Example) + Send + 'static) {
+    run(name, arguments, &[], PATIENCE, test);
+}
+
+/// The same for an example that is told something in its environment.
+pub(super) fn with_env(name: &str, variables: &[(&str, &str)], test: impl FnOnce(&Example) + Send + 'static) {
+    run(name, &[], variables, PATIENCE, test);
+}
+
+fn run(
+    name: &str,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    patience: Duration,
+    test: impl FnOnce(&Example) + Send + 'static,
+) {
     let path = path(name);
+    let log = NamedTempFile::new().expect("a log");
     let mut child = Command::new(&path)
         .args(arguments)
         .env("ADDR", "127.0.0.1:0")
         .env("RUST_BACKTRACE", "0")
+        .env("NO_COLOR", "1")
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(log.reopen().expect("a log"))
         .spawn()
         .unwrap_or_else(|error| panic!("{}: {error}; run `cargo build --examples`", path.display()));
     let stdout = child.stdout.take().expect("a pipe");
@@ -64,8 +85,20 @@ pub(super) fn with(name: &str, arguments: &[&str], test: impl FnOnce(&Example) +
     let addr = line.trim_end().strip_prefix("listening on http://").and_then(|addr| addr.parse().ok());
     let addr = addr.unwrap_or_else(|| panic!("{name} said {line:?}"));
 
-    let example = Example { addr, process };
-    watched(move || test(&example));
+    let example = Example { addr, process, log };
+    watched_for(patience, move || test(&example));
+}
+
+/// Looks again and again, since nothing announces it, until there is something.
+pub(super) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        thread::yield_now();
+    }
 }
 
 /// Examples are beside the directory that this test is in.
@@ -84,12 +117,42 @@ impl Example {
         self.process.kill();
     }
 
+    /// Asks it to end.
+    pub(super) fn terminate(&self) {
+        let process = fork::ProcessId::new(self.pid().try_into().expect("a process")).expect("a process");
+        fork::signal_process(process, fork::Signal::TERM).expect("a signal");
+    }
+
+    /// Waits for its end.
+    pub(super) fn wait(&self) -> ExitStatus {
+        until("the process ends", || {
+            self.process.0.lock().unwrap_or_else(PoisonError::into_inner).try_wait().expect("a child")
+        })
+    }
+
+    /// What it has written to its standard error.
+    pub(super) fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path()).expect("a log")
+    }
+
     pub(super) fn connect(&self) -> Client {
         let stream = TcpStream::connect(self.addr).expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
         stream.set_nodelay(true).expect("a socket");
         Client(BufReader::new(stream))
+    }
+
+    /// Sends a request without a body on a connection of its own, whose response is not read yet.
+    pub(super) fn begin(&self, path: &str) -> Client {
+        let mut client = self.connect();
+        client.send(head("GET", path, &[]) + "\r\n");
+        client
+    }
+
+    /// Waits until a page says something.
+    pub(super) fn says(&self, path: &str, what: &str) {
+        until(what, || self.ask("GET", path, &[], "").text().contains(what).then_some(()));
     }
 
     /// Sends a request on a connection of its own.
