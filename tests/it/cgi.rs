@@ -8,7 +8,7 @@ mod producers;
 mod program;
 mod requests;
 mod respond;
-mod web;
+pub(crate) mod web;
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;

@@ -1,9 +1,11 @@
 //! The examples, run as they are: each as a process of its own, over real sockets.
 
+mod browser;
 mod data;
 mod example;
 mod hosts;
 mod limits;
 mod prefork;
+mod progress;
 mod sides;
 mod stacks;

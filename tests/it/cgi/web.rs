@@ -31,7 +31,7 @@ const LONG: Duration = Duration::from_secs(180);
 const TRIES: usize = 5;
 
 /// A process and all that it starts: ended with it, when dropped.
-pub(super) struct Group(Child);
+pub(crate) struct Group(Child);
 
 impl Group {
     /// Starts a program whose output goes to `log`.
@@ -41,11 +41,11 @@ impl Group {
         Self::spawn(command.stderr(log))
     }
 
-    pub(super) fn spawn(command: &mut Command) -> Self {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         Self(command.stdin(Stdio::null()).process_group(0).spawn().expect("a process"))
     }
 
-    pub(super) fn child(&mut self) -> &mut Child {
+    pub(crate) fn child(&mut self) -> &mut Child {
         &mut self.0
     }
 
@@ -74,7 +74,7 @@ pub(super) struct Web {
 
 /// Where the programs are, if all are installed. A test that needs one that is not can only pass by, but not where everything is meant to be
 /// tested.
-pub(super) fn installed<const N: usize>(programs: [&str; N]) -> Option<[PathBuf; N]> {
+pub(crate) fn installed<const N: usize>(programs: [&str; N]) -> Option<[PathBuf; N]> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Servers are not on every user's path.
     let dirs = std::env::split_paths(&path).chain(["/usr/local/sbin", "/usr/sbin"].map(PathBuf::from));

@@ -51,6 +51,11 @@ pub(super) fn with_env(name: &str, variables: &[(&str, &str)], test: impl FnOnce
     run(name, &[], variables, PATIENCE, test);
 }
 
+/// The same for a test that needs more patience.
+pub(super) fn with_patience(name: &str, patience: Duration, test: impl FnOnce(&Example) + Send + 'static) {
+    run(name, &[], &[], patience, test);
+}
+
 fn run(
     name: &str,
     arguments: &[&str],
