@@ -9,3 +9,7 @@ mod prefork;
 mod progress;
 mod sides;
 mod stacks;
+/// Its tests are the example.
+#[path = "../../examples/test_router.rs"]
+#[expect(dead_code, reason = "it is a program, too")]
+mod test_router;
