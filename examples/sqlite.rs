@@ -73,8 +73,8 @@ fn migrate(connection: &Connection) -> rusqlite::Result<()> {
 fn app(pool: &Pool<Sqlite>, request: Request<Input>) -> Result<Response<Output>, BoxError> {
     match (request.method(), request.uri().path()) {
         (&Method::POST, "/notes") => add(pool, request),
-        (&Method::GET, "/notes.csv") => Ok(rows(pool)),
-        (&Method::GET, "/pages.csv") => Ok(pages(pool)),
+        (&Method::GET | &Method::HEAD, "/notes.csv") => Ok(rows(pool)),
+        (&Method::GET | &Method::HEAD, "/pages.csv") => Ok(pages(pool)),
         _ => Ok(status(StatusCode::NOT_FOUND, "no such page\n")),
     }
 }

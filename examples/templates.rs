@@ -3,8 +3,8 @@
 //! ```text
 //! cargo run --example templates
 //! curl 'http://127.0.0.1:3000/hello?name=Ali'
-//! curl 'http://127.0.0.1:3000/hello?name=<script>'     # escaped
-//! curl -i http://127.0.0.1:3000/broken                 # a template that fails: a clean 500
+//! curl -G --data-urlencode 'name=<script>' http://127.0.0.1:3000/hello      # escaped
+//! curl -i http://127.0.0.1:3000/broken                                        # a template that fails: a clean 500
 //! ```
 //!
 //! A page is rendered as a whole before it is sent: a template that fails half way is then a 500 and not half a page. The names of the templates end in `.html`, and so

@@ -62,15 +62,32 @@ fn sqlite_writers_take_turns() {
     });
 }
 
+/// Adds more than the sockets' buffers hold: a download cannot be over before its client has read, or is gone.
+fn fill(path: &Path) {
+    let database = Connection::open(path).expect("a database");
+    let notes =
+        "INSERT INTO notes (text) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20000)
+                 SELECT hex(zeroblob(490)) FROM n";
+    database.execute(notes, []).expect("notes");
+}
+
+#[test]
+fn sqlite_pages_hold_nothing_while_nobody_reads() {
+    with_notes(|example, path| {
+        fill(path);
+        // Twice as many as there are workers and connections.
+        let mut clients: Vec<_> = (0..8).map(|_| example.begin("/pages.csv")).collect();
+        for client in &mut clients {
+            assert_eq!(client.head().expect("a head").status, 200);
+        }
+        assert_eq!(example.ask("POST", "/notes", &[], "one more\n").status, 201);
+    });
+}
+
 #[test]
 fn sqlite_connections_come_back_on_workers() {
     with_notes(|example, path| {
-        // More than the sockets' buffers hold: these downloads cannot be over before their clients are gone.
-        let database = Connection::open(path).expect("a database");
-        let notes = "INSERT INTO notes (text) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20000)
-                     SELECT hex(zeroblob(490)) FROM n";
-        database.execute(notes, []).expect("notes");
-
+        fill(path);
         // More than there are connections.
         for _ in 0..6 {
             for path in ["/notes.csv", "/pages.csv"] {
@@ -83,6 +100,8 @@ fn sqlite_connections_come_back_on_workers() {
         let paged = example.ask("GET", "/pages.csv", &[], "");
         assert_eq!(whole.body.iter().filter(|byte| **byte == b'\n').count(), 20_000);
         assert!(whole.body == paged.body, "the same notes");
+
+        assert_eq!(example.ask("HEAD", "/notes.csv", &[], "").status, 200);
 
         let back = |log: &str| log.lines().filter(|line| line.contains("came back on")).count();
         // Six downloads, a whole one, and 41 pages.
