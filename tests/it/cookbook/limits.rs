@@ -53,7 +53,8 @@ fn shedding_tells_what_timed_out() {
     with("shedding", &["200"], |example| {
         assert_eq!(example.ask("GET", "/timeout?seconds=600", &[], "").status, 504);
         example.says("/stats", "busy 0, queued 0, told 1");
-        assert_eq!(example.ask("GET", "/timeout", &[], "").text(), "found\n");
+        // Its worker is free.
+        assert_eq!(example.ask("GET", "/queue", &[], "").text(), "found\n");
     });
 }
 
