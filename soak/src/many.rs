@@ -1,10 +1,12 @@
 //! Thousands of connections at the same time, some of which stall.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tower_wsgi::BoxError;
 
@@ -14,7 +16,7 @@ use crate::pattern::{Count, LONGEST};
 use crate::sites::Question;
 use crate::visits::{self, Site, sites};
 
-/// How many connect at the same moment: no more than a listener's queue takes.
+/// How many connect, or have a request on its way, at the same moment: no more than a listener's queue takes, and than wait for a worker without being refused.
 const AT_ONCE: usize = 500;
 
 /// What stalls in its middle: more than the server reads ahead or the kernel buffers.
@@ -72,8 +74,11 @@ pub(crate) async fn run(connections: usize) -> Result<(), BoxError> {
     let begin = Instant::now();
     let mut asking = JoinSet::new();
     let others = open.len();
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
     for (mut connection, site) in open {
+        let turns = turns.clone();
         asking.spawn(async move {
+            let _turn = turns.acquire().await?;
             for _ in 0..2 {
                 visits::request(&mut connection, &site).await?;
                 hello(&mut connection, &site).await?;
