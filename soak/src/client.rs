@@ -104,7 +104,10 @@ pub(crate) enum Connection {
 
 impl Connection {
     pub(crate) async fn open(address: SocketAddr, is_http2: bool) -> Result<Self, BoxError> {
-        let stream = TcpStream::connect(address).await?;
+        Self::over(TcpStream::connect(address).await?, is_http2).await
+    }
+
+    pub(crate) async fn over(stream: TcpStream, is_http2: bool) -> Result<Self, BoxError> {
         stream.set_nodelay(true)?;
         let io = TokioIo::new(stream);
         if is_http2 {

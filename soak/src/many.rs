@@ -1,11 +1,14 @@
 //! Thousands of connections at the same time, some of which stall.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tower_wsgi::BoxError;
@@ -36,7 +39,7 @@ pub(crate) async fn run(connections: usize) -> Result<(), BoxError> {
         for number in 0..AT_ONCE.min(connections - open.len()) {
             let site = sites[number % sites.len()];
             opening.spawn(async move {
-                let mut connection = Connection::open(site.address, false).await?;
+                let mut connection = Connection::over(connect(site.address).await?, false).await?;
                 hello(&mut connection, &site).await?;
                 Ok::<_, BoxError>((connection, site))
             });
@@ -68,7 +71,7 @@ pub(crate) async fn run(connections: usize) -> Result<(), BoxError> {
         let pause = Duration::from_secs(3);
         uploads.spawn(async move {
             let upload = Upload::declared(50_000).pausing(pause);
-            connection.count(site.prefix, upload).await
+            told("a stalled upload", &site, connection.count(site.prefix, upload)).await
         });
     }
     let begin = Instant::now();
@@ -80,8 +83,8 @@ pub(crate) async fn run(connections: usize) -> Result<(), BoxError> {
         asking.spawn(async move {
             let _turn = turns.acquire().await?;
             for _ in 0..2 {
-                visits::request(&mut connection, &site).await?;
-                hello(&mut connection, &site).await?;
+                told("a request", &site, visits::request(&mut connection, &site)).await?;
+                told("a greeting", &site, hello(&mut connection, &site)).await?;
             }
             Ok::<_, BoxError>(connection)
         });
@@ -118,6 +121,24 @@ pub(crate) async fn run(connections: usize) -> Result<(), BoxError> {
     drop(idle);
     server.stop()?;
     Ok(())
+}
+
+/// Connects with room for little: a thousand downloads that stall would fill what memory the kernel has for all connections, which then drops what others send.
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(16 * 1024)?;
+    socket.connect(address).await
+}
+
+/// Says of a failure what failed, where, and after how long.
+async fn told(
+    what: &str,
+    site: &Site,
+    paid: impl Future<Output = Result<(), BoxError>>,
+) -> Result<(), BoxError> {
+    let begin = Instant::now();
+    let paid = paid.await;
+    paid.map_err(|error| format!("{what} to {}, after {:.1?}: {error}", site.prefix, begin.elapsed()).into())
 }
 
 async fn hello(connection: &mut Connection, site: &Site) -> Result<(), BoxError> {

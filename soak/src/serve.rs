@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tower::service_fn;
@@ -36,7 +36,7 @@ pub(crate) const TAKEN_UP: &str = "requests taken up: ";
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// How long between two requests: longer than it takes a slow machine to open thousands of connections.
-const IDLE: Duration = Duration::from_secs(45);
+const IDLE: Duration = Duration::from_secs(300);
 
 /// How long a request waits for the pool that is too small.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -61,7 +61,7 @@ pub(crate) fn run() -> Result<(), BoxError> {
     let taken_up = Arc::new(AtomicU64::new(0));
     let router = router(wsgi, asgi.clone(), taken_up.clone());
     runtime.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = listen()?;
         say(&format!("{LISTENING}{} {host}", listener.local_addr()?))?;
         serve(listener, router).await?;
         asgi.shutdown().await;
@@ -94,6 +94,14 @@ fn state(pools: &[WorkerPool]) -> String {
         .map(|stats| stats.busy + stats.lending + stats.queued + stats.resumed + stats.discards)
         .sum();
     format!("work={work} tasks={}", Handle::current().metrics().num_alive_tasks())
+}
+
+/// Listens. Each connection has room for so little that a thousand downloads that stall leave the kernel memory for all others: where it has none it drops what they send.
+fn listen() -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_send_buffer_size(128 * 1024)?;
+    socket.bind(([127, 0, 0, 1], 0).into())?;
+    socket.listen(1024)
 }
 
 /// Serves until the signal, and what was begun to its end.
