@@ -176,9 +176,10 @@ async fn a8_a_flood_that_gives_up_leaves_at_once_in_any_order() {
         let count = if matches!(order, Order::Mixed) { count / 5 } else { count };
         let took = cancel(count, order).await;
         println!("{took:?} for {count} that give up, {order:?}");
-        // To search the whole queue for each of 10,000 takes some 5 seconds in a build without optimisations. So does half of it for each of 20,000, which come from anywhere where 100,000 are asked for.
-        let is_searched = matches!(order, Order::Mixed) && count >= 20_000;
-        assert!(took < Duration::from_secs(2) || is_searched, "{took:?} for {count} that give up, {order:?}");
+        // To search the whole queue for each of 10,000 takes some 5 seconds in a build without optimisations. From its ends it makes no difference how long it is; from anywhere the effort grows with the square.
+        let tens = u32::try_from(count / 10_000).expect("a number");
+        let effort = if matches!(order, Order::Mixed) { tens.max(1).pow(2) } else { 1 };
+        assert!(took < Duration::from_secs(2) * effort, "{took:?} for {count} that give up, {order:?}");
     }
 }
 
