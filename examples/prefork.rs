@@ -8,12 +8,13 @@
 //!
 //! The parent has one thread, and has to: others would not survive a fork. An [`AsgiHandler`] has none until it is first called, so that each child starts a runtime of its own, and timers and tasks work there.
 //!
-//! A child that ends is replaced. When the parent ends, whatever ended it, its side of a pipe closes, and the children end too.
+//! A child that ends is replaced. When the parent ends, whatever ended it, its end of a socket closes, and the children end too.
 //!
 //! Environment: `ADDR` (`127.0.0.1:3000`), `WORKERS` (2 processes).
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::process;
 use std::thread;
 use std::time::Duration;
@@ -36,7 +37,7 @@ fn main() -> Result<(), BoxError> {
     println!("listening on http://{}", listener.local_addr()?);
 
     // Nothing is ever written: the children wait for its end.
-    let (parent, mine) = io::pipe()?;
+    let (parent, mine) = UnixStream::pair()?;
     let mut running = 0;
     loop {
         while running < workers {
@@ -57,11 +58,7 @@ fn main() -> Result<(), BoxError> {
 }
 
 /// What a child does, until its parent ends.
-fn work(
-    listener: TcpListener,
-    mut parent: io::PipeReader,
-    handler: &impl SyncHandler,
-) -> Result<(), BoxError> {
+fn work(listener: TcpListener, mut parent: UnixStream, handler: &impl SyncHandler) -> Result<(), BoxError> {
     thread::spawn(move || {
         let _ = parent.read(&mut [0]);
         process::exit(0);

@@ -49,6 +49,9 @@ pub struct EarlyResponse {
 
 /// A call whose response can begin while its handler runs.
 pub(crate) trait Begin: Watch {
+    /// The same as what its supertrait is. (Rust casts a trait object so from 1.86 on.)
+    fn into_watch(self: Arc<Self>) -> Arc<dyn Watch>;
+
     fn begin(self: Arc<Self>, head: Response<()>) -> Result<Box<dyn BegunSink>, Error>;
 }
 

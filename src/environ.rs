@@ -96,7 +96,7 @@ impl Environ {
 
     /// Tells when the response is wanted no more.
     pub(crate) fn watch(&self) -> Option<Arc<dyn Watch>> {
-        Some(self.watch.clone()?)
+        self.watch.clone().map(Begin::into_watch)
     }
 
     /// Notes that `prefix` was taken off the path; the scope stays as it was.

@@ -117,14 +117,14 @@ impl Next {
     fn restore(&self, mut request: Request<Input>) -> Request<Body> {
         request.extensions_mut().remove::<Self>();
         let environ = request.extensions_mut().get_mut::<Environ>();
-        if let Some(mount) = &self.mount
-            && environ.is_none_or(|environ| environ.unmount(&mount.prefix, mount.depth))
-        {
-            *request.uri_mut() = if *request.uri() == mount.after {
-                mount.before.clone()
-            } else {
-                join(&mount.prefix, request.uri())
-            };
+        if let Some(mount) = &self.mount {
+            if environ.is_none_or(|environ| environ.unmount(&mount.prefix, mount.depth)) {
+                *request.uri_mut() = if *request.uri() == mount.after {
+                    mount.before.clone()
+                } else {
+                    join(&mount.prefix, request.uri())
+                };
+            }
         }
         Scope::cross(&mut request);
         request.map(Input::into_body)

@@ -122,12 +122,14 @@ pub(crate) fn fit_length(method: &Method, head: &mut Response<()>, output: &Outp
     if status.is_informational() || status == StatusCode::NO_CONTENT {
         head.headers_mut().remove(CONTENT_LENGTH);
     } else if method == Method::HEAD
-        && let Some(length) = output.length()
-        // axum empties bodies for HEAD: that tells nothing of GET's.
-        && !(length == 0 && matches!(output.kind, OutputKind::Body(_)))
         && status != StatusCode::NOT_MODIFIED
         && !head.headers().contains_key(CONTENT_LENGTH)
     {
-        head.headers_mut().insert(CONTENT_LENGTH, length.into());
+        match output.length() {
+            // axum empties bodies for HEAD: that tells nothing of GET's.
+            Some(0) if matches!(output.kind, OutputKind::Body(_)) => {}
+            Some(length) => drop(head.headers_mut().insert(CONTENT_LENGTH, length.into())),
+            None => {}
+        }
     }
 }

@@ -126,9 +126,7 @@ impl Blocking {
             Some(chunk) => Some(chunk.map(Frame::data)),
             None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers()))),
         });
-        if let Ok(Some(Ok(frame))) = &next
-            && frame.is_data()
-        {
+        if matches!(&next, Ok(Some(Ok(frame))) if frame.is_data()) {
             return next.ok().flatten();
         }
         // Whoever has the end may rely on what the source held being free again.
@@ -141,10 +139,10 @@ impl Blocking {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if matches!(self.0, State::Here(..))
-            && let Err(error) = self.start()
-        {
-            return Poll::Ready(Some(Err(error.into())));
+        if matches!(self.0, State::Here(..)) {
+            if let Err(error) = self.start() {
+                return Poll::Ready(Some(Err(error.into())));
+            }
         }
         let State::Away(frames) = &mut self.0 else {
             return Poll::Ready(None);

@@ -77,10 +77,8 @@ impl View {
         if self.version != request.version() {
             self.version = request.version();
         }
-        if self.client.is_none()
-            && let Some(client) = client(request)
-        {
-            self.client = Some(client);
+        if self.client.is_none() {
+            self.client = client(request);
         }
         if let Some(length) = mounted(self.uri.path(), request.uri().path()) {
             if length != self.root.len() {
@@ -135,12 +133,12 @@ pub(crate) fn decode(path: &str) -> Cow<'_, [u8]> {
 /// The length of what `original` has in front of `path`, if the one ends with the other. A router gives `/` to an
 /// application whose mount was asked for without a slash.
 fn mounted(original: &str, path: &str) -> Option<usize> {
-    if let Some(prefix) = original.strip_suffix(path)
-        && (prefix.is_empty() || prefix.starts_with('/') && path.starts_with('/'))
-    {
-        return Some(prefix.len());
+    match original.strip_suffix(path) {
+        Some(prefix) if prefix.is_empty() || prefix.starts_with('/') && path.starts_with('/') => {
+            Some(prefix.len())
+        }
+        _ => (path == "/" && original.starts_with('/')).then_some(original.len()),
     }
-    (path == "/" && original.starts_with('/')).then_some(original.len())
 }
 
 /// What is left of `path` below `prefix`, which has no slash at its end. Splits at segment borders only:

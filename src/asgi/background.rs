@@ -129,10 +129,9 @@ impl BackgroundTasks {
 impl Task for JoinHandle<()> {
     /// A panic of it is logged.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Err(error) = ready!(Pin::new(self).poll(cx))
-            && error.is_panic()
-        {
-            tracing::error!(%error, "a background task panicked");
+        match ready!(Pin::new(self).poll(cx)) {
+            Err(error) if error.is_panic() => tracing::error!(%error, "a background task panicked"),
+            _ => {}
         }
         Poll::Ready(())
     }

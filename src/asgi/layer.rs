@@ -264,10 +264,10 @@ impl<S> AsgiHandler<S> {
 impl<S, B> AsgiHandler<S, B> {
     /// Gives a request what belongs to the async side, and takes from it what does not.
     fn cross(&self, mut request: Request<Input>, tasks: &BackgroundTasks) -> Request<Body> {
-        if let Ok(Some(length)) = declared_length(request.headers())
-            && request.body().length() != Some(length)
-        {
-            request.body_mut().declare(length);
+        if let Ok(Some(length)) = declared_length(request.headers()) {
+            if request.body().length() != Some(length) {
+                request.body_mut().declare(length);
+            }
         }
         request.extensions_mut().remove::<Next>();
         Scope::cross(&mut request);

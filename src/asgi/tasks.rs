@@ -51,7 +51,8 @@ impl<T: Task> Tasks<T> {
         // A body without an end may spawn tasks without an end. To look at all of them whenever they have doubled costs each spawn the same.
         let mut ended = Vec::new();
         if state.tasks.len() >= state.purge_at {
-            ended.extend(state.tasks.extract_if(.., |task| task.is_finished()));
+            let (over, running) = mem::take(&mut state.tasks).into_iter().partition(Task::is_finished);
+            (ended, state.tasks) = (over, running);
             state.purge_at = PURGE.max(state.tasks.len() * 2);
         }
         state.tasks.push(task);

@@ -90,9 +90,10 @@ impl Core {
 
     /// Wakes an idle thread, if there is one.
     fn wake(&self, mut state: MutexGuard<'_, State>) {
-        if !state.is_seen()
-            && let Some(sleeper) = state.sleepers.pop()
-        {
+        if state.is_seen() {
+            return;
+        }
+        if let Some(sleeper) = state.sleepers.pop() {
             state.searching += 1;
             drop(state);
             sleeper.grant();
@@ -218,12 +219,12 @@ impl Core {
             if state.next(self.workers, Some(group)).is_none_or(|next| next.group_id() != group) {
                 break;
             }
-            if let Some(relief) = relief
-                && state.is_quick()
-                && state.active > 0
-                && !state.is_stale(relief.arrived)
-                && state.done > relief.done + done
-            {
+            if relief.is_some_and(|relief| {
+                state.is_quick()
+                    && state.active > 0
+                    && !state.is_stale(relief.arrived)
+                    && state.done > relief.done + done
+            }) {
                 state.leaving += 1;
                 return Way::Relieved;
             }

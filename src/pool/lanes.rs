@@ -208,9 +208,8 @@ impl State {
 
     /// Lets those go on who wait to, as far as there are places.
     pub(super) fn grant_returning(&mut self, workers: usize) {
-        while self.active < workers
-            && let Some(sleeper) = self.returning.pop_front()
-        {
+        while self.active < workers {
+            let Some(sleeper) = self.returning.pop_front() else { break };
             self.active += 1;
             sleeper.grant();
         }

@@ -13,6 +13,7 @@ use crate::body::Body;
 use crate::early::{Begin, BegunSink};
 use crate::error::{Error, Kind};
 use crate::handler::SyncHandler;
+use crate::parker::Watch;
 use crate::response::{check_head, drop_hop_by_hop, is_bodiless};
 use crate::source::broken_pipe;
 use crate::sync::{AtomicU8, Ordering};
@@ -50,6 +51,10 @@ struct EarlySink<H: SyncHandler> {
 }
 
 impl<H: SyncHandler> Begin for Call<H> {
+    fn into_watch(self: Arc<Self>) -> Arc<dyn Watch> {
+        self
+    }
+
     fn begin(self: Arc<Self>, mut head: Response<()>) -> Result<Box<dyn BegunSink>, Error> {
         drop_hop_by_hop(&mut head);
         let meter = Meter::new(check_head(&head)?);

@@ -24,10 +24,10 @@ use crate::writer::{Sink, Writer};
 /// Delivers a handler's response.
 pub(super) fn deliver<H: SyncHandler>(call: &Arc<Call<H>>, response: Response<Output>) {
     if matches!(response.body().kind, OutputKind::Begun(_)) {
-        if let OutputKind::Begun(sink) = response.into_body().kind
-            && let Err(error) = sink.finish()
-        {
-            fail(call, &error);
+        if let OutputKind::Begun(sink) = response.into_body().kind {
+            if let Err(error) = sink.finish() {
+                fail(call, &error);
+            }
         }
         return;
     }
