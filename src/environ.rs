@@ -138,6 +138,27 @@ impl Environ {
         decode(&self.view.root)
     }
 
+    /// [`script_name`](Self::script_name) as it was sent, percent-encoded: what links and redirects to the application itself begin with.
+    ///
+    /// ```
+    /// use http::header::LOCATION;
+    /// use http::{Request, Response, StatusCode};
+    /// use tower_wsgi::{BoxError, Environ, Input};
+    ///
+    /// fn added(request: Request<Input>) -> Result<Response<&'static str>, BoxError> {
+    ///     let location = format!("{}/items", Environ::of(&request).raw_script_name());
+    ///     Ok(Response::builder().status(StatusCode::SEE_OTHER).header(LOCATION, location).body("")?)
+    /// }
+    /// # let mut request = Request::post("/legacy/items").body(Input::empty())?;
+    /// # assert!(Environ::shift(&mut request, "/legacy"));
+    /// # assert_eq!(added(request)?.headers()[LOCATION], "/legacy/items");
+    /// # Ok::<(), BoxError>(())
+    /// ```
+    #[must_use]
+    pub fn raw_script_name(&self) -> &str {
+        &self.view.root
+    }
+
     /// The path below the mount: `PATH_INFO`, percent-decoded. Empty if the mount itself was asked for, without a slash.
     /// It does not follow changes that are made to the request's URI; [`shift`](Self::shift) does both.
     #[must_use]
@@ -152,7 +173,8 @@ impl Environ {
         Some((host, *port))
     }
 
-    /// The client's address: `REMOTE_ADDR` and `REMOTE_PORT`.
+    /// The client's address: `REMOTE_ADDR` and `REMOTE_PORT`. `None` where the server did not tell it: `axum::serve` does so with `router.into_make_service_with_connect_info::<SocketAddr>()`, others by a [`Scope`].
+    /// Behind a proxy it is the proxy's; a layer that knows better says so by [`Scope::with_client`], on either side.
     #[must_use]
     pub fn remote(&self) -> Option<SocketAddr> {
         self.view.client
@@ -194,7 +216,7 @@ impl Environ {
     }
 
     /// Sets a variable that the request itself does not hold, like `REMOTE_USER`: middleware's word to what is
-    /// inside. In [`Variables`](crate::Variables) it wins over one made from the request.
+    /// inside. In [`Variables`](crate::Variables) it wins over one made from the request; the environ's own facts, [`remote`](Self::remote) say, stay what they are.
     ///
     /// ```
     /// # use http::Request;

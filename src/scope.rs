@@ -24,7 +24,7 @@ use crate::view::{View, decode, split, tell_axum, with_path};
 /// | mount | [`root_path`](Self::root_path) | [`script_name`](Environ::script_name) |
 /// | the other side's view | [`environ`](Self::environ) | [`scope`](Environ::scope) |
 ///
-/// A server that knows more than the request says puts a scope into it. In axum, with the feature `axum`, this is not needed for the
+/// A server that knows more than the request says puts a scope into it; so does a synchronous host, which has no other way to tell. In axum, with the feature `axum`, this is not needed for the
 /// client's address and for nested routers: `ConnectInfo` and `OriginalUri` are read.
 ///
 /// ```
@@ -71,7 +71,7 @@ impl Scope {
     /// Gives a request that crosses to the async side its scope, made of the environ that is taken out of it.
     pub(crate) fn cross<B>(request: &mut Request<B>) {
         let carried = request.extensions_mut().remove::<Environ>();
-        let environ = match carried {
+        let mut environ = match carried {
             Some(mut environ) => {
                 // What a host, or a layer of the sync side, has said in a scope of its own making counts as well.
                 if let Some(Self { view, .. }) = request.extensions_mut().remove::<Self>() {
@@ -82,12 +82,12 @@ impl Scope {
             }
             None => Environ::of(request),
         };
-        tell_axum(request, &environ.view);
+        tell_axum(request, &mut environ.view);
         let scope = Self { view: environ.view.clone(), environ: Some(Arc::new(environ)) };
         request.extensions_mut().insert(scope);
     }
 
-    /// Sets the client's address.
+    /// Sets the client's address. What an async service further inside finds in axum's `ConnectInfo` is the same address.
     #[must_use]
     pub fn with_client(mut self, client: SocketAddr) -> Self {
         self.view.client = Some(client);
@@ -152,6 +152,12 @@ impl Scope {
     #[must_use]
     pub fn root_path(&self) -> Cow<'_, str> {
         lossy(decode(&self.view.root))
+    }
+
+    /// [`root_path`](Self::root_path) as it was sent, percent-encoded: what links and redirects to the application itself begin with.
+    #[must_use]
+    pub fn raw_root_path(&self) -> &str {
+        &self.view.root
     }
 
     /// The whole path, the mount included, percent-decoded. Bytes that are not UTF-8 are replaced.

@@ -155,6 +155,7 @@ impl Variables {
             method: request.method().clone(),
             version: request.version(),
             client: self.client()?,
+            told: None,
             server: self.server()?,
             scheme: self.scheme()?,
         };

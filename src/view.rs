@@ -24,6 +24,8 @@ pub(crate) struct Facts {
     pub(crate) method: Method,
     pub(crate) version: Version,
     pub(crate) client: Option<SocketAddr>,
+    /// What the request's `ConnectInfo` said when it was last looked at.
+    pub(crate) told: Option<SocketAddr>,
     pub(crate) server: Option<(Arc<str>, u16)>,
     pub(crate) scheme: Scheme,
 }
@@ -53,12 +55,14 @@ impl View {
     /// `ConnectInfo` and the original target from `OriginalUri`.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         let original = original_uri(request);
+        let client = client(request);
         let mut view = Self::from(Facts {
             uri: original.unwrap_or(request.uri()).clone(),
             root: String::new(),
             method: request.method().clone(),
             version: request.version(),
-            client: client(request),
+            client,
+            told: client,
             server: None,
             scheme: Scheme::HTTP,
         });
@@ -77,8 +81,13 @@ impl View {
         if self.version != request.version() {
             self.version = request.version();
         }
-        if self.client.is_none() {
-            self.client = client(request);
+        let told = client(request);
+        if told.is_some() && told != self.told {
+            // What a scope says wins over what the server has told, but not over what a layer has made of that since.
+            if self.client.is_none() || self.told.is_some() {
+                self.client = told;
+            }
+            self.told = told;
         }
         if let Some(length) = mounted(self.uri.path(), request.uri().path()) {
             if length != self.root.len() {
@@ -197,22 +206,22 @@ fn client<B>(request: &Request<B>) -> Option<SocketAddr> {
     info.map(|info| info.0)
 }
 
-/// Tells axum's extractors what the view knows, where nobody else did.
+/// Tells axum's extractors what the view knows: the client in any case, so that there are no two opinions of it, and the original target where nobody else did.
 #[cfg(feature = "axum")]
-pub(crate) fn tell_axum<B>(request: &mut Request<B>, view: &View) {
+pub(crate) fn tell_axum<B>(request: &mut Request<B>, view: &mut View) {
     use axum::extract::{ConnectInfo, OriginalUri};
 
-    let extensions = request.extensions_mut();
-    if let Some(client) = view.client {
-        extensions.get_or_insert_with(|| ConnectInfo(client));
+    if let Some(told) = view.client.filter(|told| client(request) != Some(*told)) {
+        request.extensions_mut().insert(ConnectInfo(told));
+        view.told = Some(told);
     }
     if !view.root.is_empty() {
-        extensions.get_or_insert_with(|| OriginalUri(view.uri.clone()));
+        request.extensions_mut().get_or_insert_with(|| OriginalUri(view.uri.clone()));
     }
 }
 
 #[cfg(not(feature = "axum"))]
-pub(crate) fn tell_axum<B>(_: &mut Request<B>, _: &View) {}
+pub(crate) fn tell_axum<B>(_: &mut Request<B>, _: &mut View) {}
 
 #[cfg(not(feature = "axum"))]
 fn original_uri<B>(_: &Request<B>) -> Option<&Uri> {

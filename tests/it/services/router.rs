@@ -20,8 +20,11 @@ use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
-use tower::{Layer as _, ServiceBuilder, service_fn};
-use tower_wsgi::{AsgiHandler, AsgiLayer, Input, Output, Scope, SyncHandler, WorkerPool, WsgiService};
+use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
+use tower_wsgi::{
+    AsgiHandler, AsgiLayer, Body, Environ, Input, Output, Scope, SyncHandler, WorkerPool, WsgiService,
+    sync_fn,
+};
 
 use super::{ask, host};
 use crate::support::{VERSIONS, idle, serve_axum, soon, text, watched};
@@ -209,6 +212,93 @@ fn c4_what_a_sync_host_knows_reaches_axums_extractors() {
         let request = Request::get("/api/users?id=1").body(Input::empty()).expect("a request");
         assert_eq!(ask(&handler, request).expect("a response").body(), "/api/users?id=1");
     });
+}
+
+/// An address from which no request comes by itself.
+fn told(host: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, host], 80))
+}
+
+type Tell = fn(&mut Request<Input>);
+
+/// The ways in which a sync middleware behind a proxy may say who the client is.
+const WAYS: [(&str, Tell); 4] = [
+    ("a scope of the request", |request| {
+        let scope = Scope::of(request).with_client(told(9));
+        request.extensions_mut().insert(scope);
+    }),
+    ("the scope of the environ", |request| {
+        let scope = Environ::of(request).scope().with_client(told(9));
+        request.extensions_mut().insert(scope);
+    }),
+    ("both", |request| {
+        let scope = Environ::of(request).scope().with_client(told(9));
+        request.extensions_mut().insert(Environ::from(&scope));
+        request.extensions_mut().insert(scope);
+    }),
+    ("ConnectInfo", |request| {
+        request.extensions_mut().insert(ConnectInfo(told(9)));
+    }),
+];
+
+#[tokio::test]
+async fn c4_scope_and_connect_info_agree_on_the_client_that_a_middleware_tells() {
+    for (way, tell) in WAYS {
+        let stack = move || {
+            sync_fn(move |mut request: Request<Input>, next: &dyn SyncHandler| {
+                tell(&mut request);
+                next.call(request)
+            })
+            .layer(AsgiHandler::new(Router::new().route("/", get(who))))
+        };
+        let expected = "Some(192.0.2.9) Some(192.0.2.9)";
+
+        let server = serve_axum(Router::new().fallback_service(WsgiService::new(stack()))).await;
+        let answer = text(server.ask(VERSIONS[0], "GET", "/").await).await;
+        assert_eq!(answer, expected, "{way}, in a server that has told it by ConnectInfo");
+
+        watched(move || {
+            let request = || Request::get("/").body(Input::empty()).expect("a request");
+            assert_eq!(ask(&stack(), request()).expect("a response").body(), expected, "{way}, nothing told");
+            let mut known = request();
+            let scope = Scope::of(&known).with_client(told(1));
+            known.extensions_mut().insert(scope);
+            // A scope that was there before is the host's word, which only another scope takes back.
+            let expected = if way == "ConnectInfo" { "Some(192.0.2.1) Some(192.0.2.1)" } else { expected };
+            assert_eq!(ask(&stack(), known).expect("a response").body(), expected, "{way}, in a host");
+        });
+    }
+}
+
+#[tokio::test]
+async fn c4_an_async_layers_scope_is_what_connect_info_says_inside() {
+    // What the server has told is the proxy's address. A scope is a layer's word, and so is one that was there before.
+    let service = WsgiService::new(AsgiHandler::new(Router::new().route("/", get(who))));
+    for (scope, info, expected) in [
+        (Some(9), Some(1), "Some(192.0.2.9) Some(192.0.2.9)"),
+        (Some(9), None, "Some(192.0.2.9) Some(192.0.2.9)"),
+        (None, Some(1), "Some(192.0.2.1) Some(192.0.2.1)"),
+        (None, None, "None None"),
+    ] {
+        for scope_first in [false, true] {
+            let mut request = Request::get("/").body(Body::empty()).expect("a request");
+            let mut tell = |scope_now: bool| match (scope_now, scope, info) {
+                (true, Some(host), _) => {
+                    let scope = Scope::of(&request).with_client(told(host));
+                    request.extensions_mut().insert(scope);
+                }
+                (false, _, Some(host)) => {
+                    request.extensions_mut().insert(ConnectInfo(told(host)));
+                }
+                _ => {}
+            };
+            tell(scope_first);
+            tell(!scope_first);
+            let response = soon(service.clone().oneshot(request)).await.expect("a response");
+            let answer = response.into_body().collect().await.expect("a body").to_bytes();
+            assert_eq!(answer, expected, "{scope:?} {info:?} {scope_first}");
+        }
+    }
 }
 
 /// A router whose events come through a channel.
