@@ -14,11 +14,11 @@ use crate::error::Error;
 /// The events of one request.
 #[derive(Default)]
 pub(super) struct Events {
-    /// When it was handed to the pool, if somebody listens; else 0. (An `Option<Instant>` would make a call larger than what glibc's allocator keeps for each thread: up to 1,200 instructions more a request.)
+    /// When it was handed to the pool, if somebody listens and its end was not told yet; else 0. (An `Option<Instant>` would make a call larger than what glibc's allocator keeps for each thread: up to 1,200 instructions more a request.)
     dispatched: AtomicU64,
 }
 
-/// Where a request was when its client left.
+/// Where a request was when nobody waited for it any more.
 #[derive(Clone, Copy)]
 pub(super) enum At {
     Queue,
@@ -58,6 +58,12 @@ impl Events {
         (dispatched > 0).then(|| now().saturating_sub(dispatched))
     }
 
+    /// The same, once: a response has one end, whoever comes to it next.
+    fn end(&self) -> Option<u64> {
+        let elapsed = self.elapsed()?;
+        (self.dispatched.swap(0, Ordering::Relaxed) > 0).then_some(elapsed)
+    }
+
     /// A worker runs the handler now. Gives the time, if somebody listens.
     pub(super) fn started(&self, span: Option<&Span>) -> Option<u64> {
         let queue_wait_us = self.elapsed()?;
@@ -74,22 +80,22 @@ impl Events {
 
     /// The last of a body's `bytes` was handed to the client's side.
     pub(super) fn streamed(&self, span: Option<&Span>, bytes: u64) {
-        if let Some(elapsed_us) = self.elapsed() {
+        if let Some(elapsed_us) = self.end() {
             event!(span, elapsed_us, bytes, "streamed");
         }
     }
 
     /// The response was cut off behind its head, since the application failed.
     pub(super) fn failed(&self, span: Option<&Span>, error: &Error) {
-        if let Some(elapsed_us) = self.elapsed() {
+        if let Some(elapsed_us) = self.end() {
             event!(span, elapsed_us, at = At::Body.as_str(), by = "handler", %error, "aborted");
         }
     }
 
     /// Nobody waits for the response any more.
     pub(super) fn left(&self, span: Option<&Span>, at: At) {
-        if let Some(elapsed_us) = self.elapsed() {
-            event!(span, elapsed_us, at = at.as_str(), by = "client", "aborted");
+        if let Some(elapsed_us) = self.end() {
+            event!(span, elapsed_us, at = at.as_str(), by = "caller", "aborted");
         }
     }
 

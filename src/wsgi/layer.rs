@@ -70,10 +70,17 @@ type Capture = Arc<dyn Fn() -> Around + Send + Sync>;
 /// | `started` | a worker runs the handler now | `queue_wait_us`: how long the request waited for it |
 /// | `returned` | the handler returned, or failed | `run_us`: how long it ran; `status`: what it returned, or what its error stands for |
 /// | `streamed` | the last chunk of a body that a worker made was handed over | `bytes`, `elapsed_us` since `dispatched` |
-/// | `aborted` | the client left, or the body failed behind its head | `by`: `client` or `handler`; `at`: `queue`, `handler` or `body`; `elapsed_us`; `error` of a handler |
+/// | `aborted` | nobody waits for the response any more, or its body failed behind the head | `by`: `caller` (the client left, or a layer outside gave up) or `handler`; `at`: `queue`, `handler` or `body`; `elapsed_us`; `error` of a handler |
 /// | `refused` | no worker took the request: 503 | `error`; `queue_wait_us` if it was dispatched before |
 ///
-/// A body that is sent in one piece, and one that is made by async code, has no `streamed`. Failures are logged besides, at `ERROR`. What the pool does is in [`WorkerPool::stats`].
+/// A request has one end: `streamed`, `aborted`, `refused`, or just `returned`, for a body that is sent in one piece or made by async code. Each `started` has its `returned`, behind `aborted` too. What the pool does is in [`WorkerPool::stats`].
+///
+/// Handlers that fail or panic, and bodies that do, are logged besides, with the error, its cause and the target of the module that says so:
+///
+/// | level | what |
+/// | --- | --- |
+/// | `ERROR` | a handler, a body or a hook failed or panicked; a response that could not be sent as it was |
+/// | `DEBUG` | the request's body failed, and the handler passed that on (400, 408, 413); a failure after the client had gone |
 ///
 /// # Cancellation
 /// When the response future or the body is dropped, a request that waits for a worker is never run; for one that runs, the next write fails
@@ -164,6 +171,9 @@ impl<H: SyncHandler> WsgiLayer<H> {
     ///
     /// The prefix is compared with the path as it is sent, percent-encoding and all, at the borders of its segments: `/api` does not
     /// own `/apiary`. A slash at its end makes no difference. Nothing is normalised: no `..`, no double slash, no case.
+    ///
+    /// In an axum `Router` it goes last, onto the outermost one: a `fallback`, `nest` or `merge` that comes after it leads past it, and so does `route_layer`
+    /// ([why](crate::guide::order#a-synchronous-application-in-an-axum-router)). `nest_service(prefix, WsgiService::new(app))` mounts it as a route.
     ///
     /// So a mount guards what routes by the path as it is sent, as axum does, and other mounts do. It does not guard an application inside that routes by the decoded
     /// `PATH_INFO`, as WSGI frameworks do: `/%61dmin` is not under `/admin`, and is `/admin` to them. For those ask [`Environ::script_name`](crate::Environ::script_name) and

@@ -121,6 +121,37 @@ async fn a13_a_failure_before_the_head_is_a_status_and_one_behind_it_an_abort() 
 }
 
 #[tokio::test]
+async fn a13_a_response_has_one_end_whoever_comes_to_it_next() {
+    let site = Site::new();
+    let failing = |_: Request<Input>| Response::new(Output::try_iter([Ok("some"), Err("too late")]));
+    let writing = |_: Request<Input>| {
+        Response::new(Output::writer(|w| {
+            w.send("some")?;
+            w.send("more")?;
+            w.send("too much")
+        }))
+    };
+    let layer = WsgiLayer::adapter().pool(site.pool.clone());
+    let unread = layer.layer(failing).oneshot(request()).instrument(tracing::info_span!("events_unread"));
+    let unread = soon(unread).await.expect("a response");
+    // Its failure is in the queue, and told.
+    idle(&site.pool).await;
+    drop(unread);
+    assert_eq!(
+        told("events_unread")[3..],
+        ["DEBUG aborted at=\"body\" by=\"handler\" error=the handler failed"]
+    );
+    let left = layer
+        .send_queue_size(1)
+        .layer(writing)
+        .oneshot(request())
+        .instrument(tracing::info_span!("events_stopped"));
+    drop(soon(left).await.expect("a response"));
+    idle(&site.pool).await;
+    assert_eq!(told("events_stopped")[3..], ["DEBUG aborted at=\"body\" by=\"caller\""]);
+}
+
+#[tokio::test]
 async fn a8_a_client_that_leaves_is_told_with_where_its_request_was() {
     let site = Site::new();
     let service = site.service(adapter());
@@ -139,7 +170,7 @@ async fn a8_a_client_that_leaves_is_told_with_where_its_request_was() {
     // Outside of its span.
     drop(response);
     idle(&site.pool).await;
-    let aborted = |at: &str| format!("DEBUG aborted at=\"{at}\" by=\"client\"");
+    let aborted = |at: &str| format!("DEBUG aborted at=\"{at}\" by=\"caller\"");
     assert_eq!(told("events_left_queue"), ["DEBUG dispatched queued=0".to_owned(), aborted("queue")]);
     let handler = told("events_left_handler");
     assert!(handler.contains(&aborted("handler")) && handler.len() == 4, "{handler:?}");
