@@ -18,8 +18,7 @@
 
 use std::io;
 use std::process::ExitCode;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
@@ -86,10 +85,7 @@ fn main() -> Result<ExitCode, BoxError> {
     // The connections are tasks of the runtime, and end with it. `serve` has only lost sight of them.
     runtime.shutdown_background();
 
-    let deadline = Instant::now() + CLEANUP;
-    while pool.stats().busy > 0 && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(10));
-    }
+    pool.wait_idle(CLEANUP);
     eprintln!("{}", if answered { "all were answered" } else { "some were cut off" });
     Ok(if answered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -21,9 +21,11 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use self::lanes::State;
-use crate::sync::{AtomicUsize, Mutex, Ordering, local, lock};
+use self::lanes::{Sleeper, State};
+use crate::parker::Parker;
+use crate::sync::{AtomicUsize, Mutex, Ordering, local, lock, now};
 
 /// Something for a worker to do.
 pub(crate) trait Job: Send + Sync {
@@ -76,7 +78,7 @@ pub struct WorkerPool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {
-    /// Threads that run a handler or a body at this moment.
+    /// Threads that run a handler or a body at this moment. One that has handed over the end of its response is among them until it has cleaned up.
     pub busy: usize,
     /// Threads that sleep, or look for work.
     pub idle: usize,
@@ -165,6 +167,46 @@ impl WorkerPool {
             discards: state.discards.len(),
             rejected: state.rejected,
         }
+    }
+
+    /// Waits until nothing runs on the pool, nothing waits for a worker, and what vanished clients left is dropped. True once that is so, false if it did not come to it within `timeout`. For the end of a
+    /// program, which would cut off a thread wherever it is: behind the server's graceful shutdown, when no new requests come.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_wsgi::{WorkerPool, WsgiLayer};
+    ///
+    /// fn main() {
+    ///     let pool = WorkerPool::new(15);
+    ///     let layer = WsgiLayer::adapter().pool(pool.clone());
+    ///     // … a runtime serves it, and ends.
+    /// #   drop(layer);
+    ///     if !pool.wait_idle(Duration::from_secs(5)) {
+    ///         eprintln!("some handlers were cut off: {:?}", pool.stats());
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// Handlers whose client has left hear of it ([`Environ::is_disconnected`](crate::Environ::is_disconnected)), and end when they do. A body that was put aside until its client reads on does nothing, and is not waited for.
+    ///
+    /// # Blocking
+    /// Blocks the calling thread, which the last one to do something wakes. Not for async tasks: there it belongs into `spawn_blocking`. A worker of the same pool would wait for itself.
+    pub fn wait_idle(&self, timeout: Duration) -> bool {
+        let core = &self.handle.core;
+        let mut state = lock(&core.state);
+        if state.is_at_rest() {
+            return true;
+        }
+        let parker = Parker::current();
+        let sleeper = Sleeper::new(&parker);
+        state.onlookers.push(sleeper.clone());
+        drop(state);
+        // A time limit too long to be told is none.
+        let rested = sleeper.wait(&parker, now().checked_add(timeout));
+        if !rested {
+            lock(&core.state).onlookers.retain(|other| !Arc::ptr_eq(other, &sleeper));
+        }
+        rested
     }
 
     /// Queues a new request, unless `max_queued` others wait already that no free worker could take.

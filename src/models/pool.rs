@@ -308,3 +308,29 @@ fn a_watcher_takes_what_nobody_was_woken_for() {
         drop(pool);
     });
 }
+
+/// Who waits until the pool has nothing to do sleeps for ever if the last one to do something does not wake it, and goes on too early if a job counts as over before it is.
+#[test]
+fn a_pool_at_rest_is_told() {
+    model(|| {
+        let pool = WorkerPool::new(1);
+        let (job, runs) = counting();
+        pool.submit(job, 10).expect("room");
+        assert!(pool.wait_idle(Duration::MAX));
+        assert_eq!(runs.count(), 1);
+    });
+}
+
+/// The same where the last one may be an extra thread that drops what a client left.
+#[test]
+fn a_pool_at_rest_has_dropped_what_was_left() {
+    large_model(|| {
+        let pool = WorkerPool::new(1);
+        let (left, dropped) = counting();
+        let seen = dropped.clone();
+        pool.submit(job(move || seen.wait_for(1)), 10).expect("room");
+        pool.discard(left);
+        assert!(pool.wait_idle(Duration::MAX));
+        assert_eq!(dropped.count(), 1);
+    });
+}

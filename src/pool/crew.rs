@@ -128,6 +128,7 @@ impl Core {
         for job in refused {
             job.refuse(io::Error::new(error.kind(), error.to_string()));
         }
+        lock(&self.state).grant_onlookers();
     }
 
     /// The life of a worker.
@@ -244,6 +245,7 @@ impl Core {
             done += 1;
             state.active -= 1;
             state.grant_returning(self.workers);
+            state.grant_onlookers();
         }
         state.leaving += 1;
         Way::Entered
@@ -353,6 +355,7 @@ impl Core {
             let mut state = lock(&self.state);
             let Some(job) = state.discards.pop_front() else {
                 state.reapers -= 1;
+                state.grant_onlookers();
                 return;
             };
             self.pending.store(state.pending(), Ordering::Relaxed);

@@ -47,6 +47,8 @@ pub(super) struct State {
     pub(super) returning: VecDeque<Arc<Sleeper>>,
     /// Extra threads that only drop what vanished clients left.
     pub(super) reapers: usize,
+    /// Those who wait until the pool has nothing to do.
+    pub(super) onlookers: Vec<Arc<Sleeper>>,
     pub(super) shutdown: bool,
     /// New requests taken up so far.
     taken: u64,
@@ -86,6 +88,7 @@ impl State {
             sleepers: Vec::new(),
             returning: VecDeque::new(),
             reapers: 0,
+            onlookers: Vec::new(),
             shutdown: false,
             taken: 0,
             rejected: 0,
@@ -212,6 +215,18 @@ impl State {
             let Some(sleeper) = self.returning.pop_front() else { break };
             self.active += 1;
             sleeper.grant();
+        }
+    }
+
+    /// Whether there is nothing to do, and nobody does anything.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.active + self.lending + self.reapers + self.pending() == 0
+    }
+
+    /// Lets those go on who wait until the pool is at rest, if it is.
+    pub(super) fn grant_onlookers(&mut self) {
+        if !self.onlookers.is_empty() && self.is_at_rest() {
+            self.onlookers.drain(..).for_each(|onlooker| onlooker.grant());
         }
     }
 

@@ -397,6 +397,83 @@ async fn a10_layers_share_a_pool() {
 }
 
 #[tokio::test]
+async fn a10_a_pool_is_waited_for_until_it_has_nothing_to_do() {
+    let (gate, started) = (Gate::new(), Events::new());
+    let (inside, tell) = (gate.clone(), started.teller());
+    let pool = WorkerPool::new(1);
+    let handler = move |_: Request<Input>| {
+        tell(());
+        inside.pass();
+        Response::new(Output::iter(["one", "two", "three"]))
+    };
+    let service = WsgiLayer::adapter().pool(pool.clone()).send_queue_size(1).layer(handler);
+    assert!(pool.wait_idle(Duration::ZERO), "nothing has begun");
+
+    let [running, queued] = [(); 2].map(|()| tokio::spawn(service.clone().oneshot(request())));
+    started.next().await;
+    eventually("one waits", || pool.stats().queued == 1).await;
+    assert!(!pool.wait_idle(Duration::from_millis(1)), "one runs, and one waits");
+    let resting = |limit| {
+        let pool = pool.clone();
+        tokio::task::spawn_blocking(move || pool.wait_idle(limit))
+    };
+    let rests = [resting(Duration::from_secs(60)), resting(Duration::MAX)];
+    gate.open();
+    for rest in rests {
+        assert!(soon(rest).await.expect("no panic"));
+    }
+    // Both bodies wait for their clients by now, which is nobody's work.
+    let responses =
+        [running, queued].map(|call| async move { soon(call).await.expect("no panic").expect("a response") });
+    let [one, two] = responses;
+    let one = one.await.into_body().collect().await.expect("a whole body");
+    assert_eq!(one.to_bytes(), "onetwothree");
+    drop(two.await);
+    assert!(soon(resting(Duration::from_secs(60))).await.expect("no panic"), "what was left is dropped");
+    let stats = pool.stats();
+    assert_eq!((stats.busy, stats.queued, stats.resumed, stats.discards), (0, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn a9_a_pool_is_waited_for_until_what_vanished_clients_left_is_dropped() {
+    /// Blocks when it is dropped.
+    struct Slow(Gate);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.pass();
+        }
+    }
+
+    let (gate, drops, started) = (Gate::new(), Gate::new(), Events::new());
+    let (inside, tell) = (gate.clone(), started.teller());
+    let pool = WorkerPool::new(1);
+    let handler = move |_: Request<Input>| {
+        tell(());
+        inside.pass();
+        Response::new("")
+    };
+    let service = WsgiLayer::adapter().pool(pool.clone()).layer(handler);
+    let running = tokio::spawn(service.clone().oneshot(request()));
+    started.next().await;
+    let mut left = request();
+    left.extensions_mut().insert(Arc::new(Slow(drops.clone())));
+    let left = tokio::spawn(service.oneshot(left));
+    eventually("it waits", || pool.stats().queued == 1).await;
+    left.abort();
+    left.await.expect_err("it was stopped");
+    // The worker is done before the extra thread.
+    eventually("an extra thread drops it", || pool.stats().discards == 0).await;
+    gate.open();
+    soon(running).await.expect("no panic").expect("a response");
+    eventually("the worker is done", || pool.stats().busy == 0).await;
+    assert!(!pool.wait_idle(Duration::from_millis(1)), "something is still being dropped");
+    let rest = pool.clone();
+    let rest = tokio::task::spawn_blocking(move || rest.wait_idle(Duration::from_secs(60)));
+    drops.open();
+    assert!(soon(rest).await.expect("no panic"));
+}
+
+#[tokio::test]
 async fn a10_the_threads_end_with_their_pool() {
     let alive = Arc::new(());
     let held = alive.clone();
