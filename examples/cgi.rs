@@ -145,7 +145,7 @@ async fn download(Query(Download { mib }): Query<Download>) -> Response {
 /// Keeps a note after the response is sent, in the file that the server's configuration names as `NOTE_FILE`.
 async fn note(
     Extension(scope): Extension<Scope>,
-    Extension(background): Extension<BackgroundTasks>,
+    background: BackgroundTasks,
     text: String,
 ) -> Result<&'static str, StatusCode> {
     let file = scope.environ().and_then(|environ| environ.get("NOTE_FILE"));

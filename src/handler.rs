@@ -94,6 +94,11 @@ pub trait SyncHandler: Send + Sync + 'static {
 pub struct Adapter;
 
 /// What a function may return to be a [`SyncHandler`]: a response of anything that [`Output`] is made from, or a `Result` of one.
+#[diagnostic::on_unimplemented(
+    message = "a synchronous handler cannot return `{Self}`",
+    note = "it returns a `Response<T>`, or a `Result<Response<T>, E>`, where `T` is `&'static str`, `String`, `Vec<u8>`, `Bytes` or an `Output`",
+    note = "it is no `async fn`; other responses of axum's become one by `into_response().map(Output::body)`"
+)]
 pub trait IntoResult {
     /// Turns it into what [`SyncHandler::call`] returns.
     ///

@@ -7,31 +7,35 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::{Extensions, Request};
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::tasks::{Task, Tasks};
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait};
 
-/// A request extension that [`AsgiHandler`](crate::AsgiHandler) gives to the async service: work that belongs to the request but outlives its response, like a mail to
-/// be sent or a cache to be filled.
+/// Work that belongs to a request but outlives its response, like a mail to be sent or a cache to be filled: a request extension that [`AsgiHandler`](crate::AsgiHandler) gives to the
+/// async service, and an extractor of axum's.
 ///
 /// Unlike with `tokio::spawn`, the synchronous host knows of it: the end of the response's body is given to the host only when the tasks are
 /// done, or after [`wait_time`](crate::AsgiLayer::wait_time). The bytes of the response are not held back. A host that ends with its request (CGI) so lets
 /// the tasks finish.
 ///
 /// ```
-/// use axum::{Extension, Router, routing::post};
+/// use axum::{Router, routing::post};
 /// use tower_wsgi::{AsgiHandler, BackgroundTasks};
 /// # async fn send_mail() {}
 ///
-/// async fn order(Extension(background): Extension<BackgroundTasks>) -> &'static str {
+/// async fn order(background: BackgroundTasks) -> &'static str {
 ///     background.spawn(send_mail());
 ///     "thank you\n"
 /// }
 ///
 /// let handler = AsgiHandler::new(Router::<()>::new().route("/order", post(order)));
 /// ```
+///
+/// The same router in a server that goes on after the response, `axum::serve` say, has nobody to wait for the tasks: there they are just spawned. ([`of`](Self::of) does so too, where the extractor does not reach.
+/// `Extension<BackgroundTasks>` finds those of an `AsgiHandler` only.)
 ///
 /// A synchronous handler behind a further [`WsgiService`](crate::WsgiService) finds it among the extensions, too.
 ///
@@ -55,7 +59,24 @@ impl BackgroundTasks {
         Self { inner: Arc::new(Inner { runtime, wait_time, lingering, tasks: Tasks::new() }) }
     }
 
-    /// Starts a task on the service's runtime. A panic of it is logged.
+    /// Those of a request, or ones that nobody waits for where it came through no [`AsgiHandler`](crate::AsgiHandler): they run on the runtime that the caller is in.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, if the request has none.
+    #[must_use]
+    pub fn of<B>(request: &Request<B>) -> Self {
+        Self::found(request.extensions())
+    }
+
+    fn found(extensions: &Extensions) -> Self {
+        extensions.get().cloned().unwrap_or_else(|| {
+            let tasks = Self::new(Handle::current(), None, None);
+            tasks.release();
+            tasks
+        })
+    }
+
+    /// Starts a task on the service's runtime. A panic of it is logged. On a runtime that is shut down it is dropped without being run.
     pub fn spawn<F>(&self, task: F)
     where
         F: Future + Send + 'static,
@@ -123,6 +144,16 @@ impl BackgroundTasks {
             }
             drop(lingers);
         }));
+    }
+}
+
+/// Those of the request: see [`BackgroundTasks::of`].
+#[cfg(feature = "axum")]
+impl<S: Sync> axum::extract::FromRequestParts<S> for BackgroundTasks {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut http::request::Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self::found(&parts.extensions))
     }
 }
 

@@ -190,7 +190,10 @@ impl AsgiLayer<Adapter> {
 }
 
 impl<S, B> AsgiLayer<S, B> {
-    /// Polls the service inside this runtime, of either flavour; see [`AsgiHandler`] for which one it is otherwise.
+    /// Polls the service inside this runtime; see [`AsgiHandler`] for which one it is otherwise.
+    ///
+    /// Timers, sockets and tasks need it to be driven. A multi-threaded runtime is. A current-thread one is only while some thread is in its `block_on`: without that, a service that
+    /// waits for one of them waits for ever. Tasks that are spawned on a runtime that has been shut down are dropped.
     #[must_use]
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.settings.runtime = Some(runtime);
@@ -253,9 +256,12 @@ where
 impl<S> AsgiHandler<S> {
     /// A handler that calls `service`, with the settings' defaults.
     #[must_use]
-    pub fn new(service: S) -> Self
+    pub fn new<RB>(service: S) -> Self
     where
-        S: Service<Request<Body>> + Clone,
+        S: Service<Request<Body>, Response = Response<RB>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        RB: http_body::Body + Send + 'static,
+        RB::Error: Into<BoxError>,
     {
         AsgiLayer::adapter().layer(service)
     }

@@ -380,6 +380,40 @@ fn b4_axum_handlers_get_them_by_extension() {
     });
 }
 
+#[tokio::test]
+async fn b4_one_router_has_its_tasks_waited_for_in_a_host_and_just_spawned_in_a_server() {
+    let (sender, mut done) = tokio::sync::mpsc::unbounded_channel();
+    let order = move |tasks: BackgroundTasks| async move {
+        tasks.spawn(async { panic!("it is logged") });
+        tasks.spawn(async move {
+            tokio::task::yield_now().await;
+            sender.send("done").expect("the test");
+        });
+        "thank you"
+    };
+    let router = Router::<()>::new().route("/", axum::routing::get(order));
+    let response = router.clone().oneshot(Request::new(axum::body::Body::empty())).await.expect("a response");
+    let text = response.into_body().collect().await.expect("a body").to_bytes();
+    assert_eq!(text, "thank you");
+    assert_eq!(soon(done.recv()).await, Some("done"));
+
+    watched(move || {
+        assert_eq!(answer(&AsgiHandler::new(router)), "thank you");
+        assert_eq!(done.try_recv(), Ok("done"));
+    });
+}
+
+#[tokio::test]
+async fn b4_a_request_without_tasks_gets_some_where_a_runtime_is() {
+    let (sender, done) = oneshot::channel();
+    BackgroundTasks::of(&Request::new(())).spawn(async { sender.send(()).expect("the test") });
+    soon(done).await.expect("to be run");
+    watched(|| {
+        let plain = std::panic::catch_unwind(|| BackgroundTasks::of(&Request::new(())));
+        assert!(plain.is_err(), "there is no runtime here");
+    });
+}
+
 #[test]
 fn b4_middleware_can_spawn_and_wait() {
     watched(|| {
