@@ -21,6 +21,10 @@ pub mod streaming {}
 #[doc = include_str!("../docs/guide/background.md")]
 pub mod background {}
 
+#[doc = include_str!("guide/links.md")]
+#[doc = include_str!("../docs/guide/testing.md")]
+pub mod testing {}
+
 // Its code needs the other crate, whose tests have the page too.
 #[cfg(not(doctest))]
 #[doc = include_str!("guide/links.md")]

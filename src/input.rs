@@ -42,6 +42,8 @@ use crate::wait::{Ended, Wait};
 /// assert_eq!(rest, b"second");
 /// ```
 ///
+/// There is no limit on its length: `tower_http::limit::RequestBodyLimitLayer` outside of the crossing sets one. axum's `DefaultBodyLimit`, which is for axum's own extractors, does not.
+///
 /// # End and errors
 /// `Ok(0)` and `None` are the true end of the body. A client that vanishes, or that sends less or more than the `Content-Length` it declared,
 /// is an `io::Error`, and so is each read after it. What the error stands for can be asked of the [`Error`] inside it, or of the body's own
@@ -154,6 +156,9 @@ impl Input {
     /// let mut input = Input::reader(std::io::Read::take(connection, 10)).with_length(10);
     /// assert_eq!(input.fill_buf().unwrap(), b"name=value");
     /// ```
+    ///
+    /// An input owns what it reads from. What a server only lends, a `&mut dyn Read` say, has to be reached through something that is owned: the examples `tiny_http_host` (a shared request)
+    /// and `rouille_host` (the lender's thread) do so.
     ///
     /// # Blocking
     /// Reads of the input read from `reader`, on the calling thread. Where the input becomes an async body ([`into_body`](Self::into_body)), the first poll of that starts a thread, which

@@ -119,12 +119,13 @@
 //! - A failure before the first byte is a clean 500, too much load a 503 with `Retry-After`, at once.
 //!
 //! # Guide
-//! How a crossing works, sizes and limits, streaming, background tasks, Python, and the way here from a2wsgi, asgiref or `spawn_blocking`: [`guide`].
+//! How a crossing works, order of layers, sizes and limits, streaming, background tasks, testing, Python, and the way here from a2wsgi, asgiref or `spawn_blocking`: [`guide`].
 //! How other projects do the same, and when to choose them: [COMPARE.md](https://docs.rs/crate/tower-wsgi/latest/source/COMPARE.md).
 //!
 //! # Features
-//! - `axum` (default): reads the client's address and nested prefixes from axum's `ConnectInfo` and `OriginalUri`, tells them to axum's extractors on the way back, and turns
-//!   [`Body`] into `axum::body::Body`. Without it, [`Scope`] carries them.
+//! | feature | default | |
+//! | --- | --- | --- |
+//! | `axum` | yes | reads the client's address and nested prefixes from axum's `ConnectInfo` and `OriginalUri`, and tells them to axum's extractors on the way back; turns [`Body`] into `axum::body::Body`; makes [`BackgroundTasks`] an extractor. Without it, [`Scope`] carries what is known of the connection |
 
 #![forbid(unsafe_code)]
 

@@ -65,7 +65,7 @@ fn main() -> Result<(), BoxError> {
         let asked = http::Request::builder().method(request.method().as_str()).uri(request.url()).body(Input::from(body))?;
         let response = gateway::respond(&handler, asked);
         let status = response.status().as_u16();
-        // Large bodies, uploads that stream, slow clients: examples/tiny_http_host.rs.
+        // For a first look: headers both ways, uploads that stream, bodies that break off and slow clients are in examples/tiny_http_host.rs.
         request.respond(tiny_http::Response::new(status.into(), vec![], response.into_body(), None, None))?;
     }
     Ok(())

@@ -37,6 +37,25 @@ const STATUS: HeaderName = HeaderName::from_static("status");
 ///
 /// Errors go to standard error, where CGI hosts look for them, one line each, beside what `tracing` is told; the exit code is then a failure.
 ///
+/// Not inside `#[tokio::main]`: there the calling thread polls a task, and is not to be blocked. What has to be set up asynchronously goes before it, on a runtime that the router is given then:
+///
+/// ```no_run
+/// use std::process::ExitCode;
+/// use axum::Router;
+/// use tower_layer::Layer;
+/// use tower_wsgi::{AsgiLayer, gateway::cgi};
+/// # async fn connect() -> std::io::Result<()> { Ok(()) }
+///
+/// fn main() -> ExitCode {
+///     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+///     let database = runtime.block_on(connect()).expect("a database");
+///     let router = Router::new().with_state(database);
+///     cgi::run(AsgiLayer::adapter().runtime(runtime.handle().clone()).layer(router))
+/// }
+/// ```
+///
+/// A body that breaks off behind its head looks complete to the client unless it had a `Content-Length`: CGI has no way to say so but the exit code.
+///
 /// # What is the host's to see to
 /// Headers come as variables, in which `X_A` and `X-A` are one: a host has to leave out those with an underscore (nginx and Apache do). A `Proxy` header is not believed, but `HTTP_PROXY` stays in the process's
 /// environment, where HTTP clients of the program may look: the host has to drop the header (CVE-2016-5385). There is no limit here on the size of head or body, nor on how slowly it comes. An application can set headers that a host obeys:

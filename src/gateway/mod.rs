@@ -30,7 +30,7 @@ use crate::response::{check_head, drop_hop_by_hop, error_response, fit_length, i
 
 /// Has `handler` answer a request, and makes of that what can be sent as it is.
 ///
-/// - What fails before the body's first byte (the handler, a panic in it, the first chunk of an iterator, a head that cannot be sent) is logged, and becomes a plain 500 (or what
+/// - What fails before the body's first byte (the handler, a panic in it, the first chunk of an iterator, a head that cannot be sent) is told to `tracing`, which needs a subscriber to be seen, and becomes a plain 500 (or what
 ///   [`Error::status`] says), with the [`Error`] among the response's extensions.
 /// - Hop-by-hop headers are dropped: the host sets its own. `Content-Length` is set where the length is known. A body that goes over its `Content-Length` is cut off; the
 ///   read that finds it too short fails.
@@ -38,6 +38,10 @@ use crate::response::{check_head, drop_hop_by_hop, error_response, fit_length, i
 ///
 /// # Errors
 /// There are none. Reads of the body fail if the body does: the host should then cut the connection, so that the client sees it.
+///
+/// # What is left to the host
+/// The framing. A response without `Content-Length` has to be sent in chunks, or to end with its connection; one to `HEAD`, or of status 204 or 304, has no body whatever its headers say. Each chunk that
+/// was read should be sent before the next is asked for, which may take its time.
 ///
 /// # Blocking
 /// Waits for the response's head; with an iterator, a reader or a writing function as the body, for its first bytes too, since they decide about the head. See

@@ -2,6 +2,7 @@
 
 mod browser;
 mod data;
+mod documents;
 mod example;
 mod hosts;
 mod limits;

@@ -14,7 +14,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tower::{Layer, Service, ServiceBuilder, layer::layer_fn, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt as _, layer::layer_fn, service_fn};
 use tower_http::compression::CompressionLayer;
 use tower_http::trace::TraceLayer;
 use tower_wsgi::{
@@ -278,4 +278,46 @@ fn public_types_go_where_they_are_needed() {
     unpin::<ResponseFuture<Handler>>();
     fn boxed<T: std::error::Error + Send + Sync + 'static>() {}
     boxed::<Error>();
+}
+
+#[tokio::test]
+async fn c2_a_mount_in_a_router_has_to_be_its_last_word() {
+    let mount = || WsgiLayer::new(echo).at("/legacy");
+    let routes = || Router::new().route("/", get(|| async { "async" }));
+    let elsewhere = || Router::new().route("/else", get(|| async { "elsewhere" }));
+    let in_front = "sync GET [/legacy]/x ";
+    let routers: [(&str, Router, &str, Option<&str>); 9] = [
+        ("the last layer", routes().layer(mount()), "/legacy/x", Some(in_front)),
+        ("a service", routes().nest_service("/legacy", WsgiService::new(echo)), "/legacy/x", Some(in_front)),
+        (
+            "a nested service",
+            Router::new().nest("/shop", routes().nest_service("/legacy", WsgiService::new(echo))),
+            "/shop/legacy/x",
+            Some("sync GET [/shop/legacy]/x "),
+        ),
+        ("merged into it", elsewhere().merge(routes().layer(mount())), "/legacy/x", Some(in_front)),
+        // These lead past it.
+        ("a route layer", routes().route_layer(mount()), "/legacy/x", None),
+        ("merged out of it", routes().layer(mount()).merge(elsewhere()), "/legacy/x", None),
+        ("nested", Router::new().nest("/shop", routes().layer(mount())), "/shop/legacy/x", None),
+        (
+            "nested, without the prefix",
+            Router::new().nest("/shop", routes().layer(mount())),
+            "/legacy/x",
+            None,
+        ),
+        (
+            "a fallback behind it",
+            routes().layer(mount()).fallback(|| async { "fallback" }),
+            "/legacy/x",
+            Some("fallback"),
+        ),
+    ];
+    for (what, router, path, expected) in routers {
+        let request = Request::get(path).body(axum::body::Body::empty()).expect("a request");
+        let response = soon(router.oneshot(request)).await.expect("a response");
+        assert_eq!(response.status() == 404, expected.is_none(), "{what}");
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        assert_eq!(body, expected.unwrap_or_default(), "{what}");
+    }
 }
