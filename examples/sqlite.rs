@@ -34,6 +34,9 @@ const LIMIT: usize = 64 * 1024;
 /// How many rows [`pages`] reads at a time.
 const PAGE: usize = 500;
 
+/// The first line of the downloads.
+const TITLES: &str = "id,text\r\n";
+
 /// Opens connections for the pool. (The crate `r2d2_sqlite` has such a manager ready.)
 struct Sqlite(PathBuf);
 
@@ -111,6 +114,8 @@ fn rows(pool: &Pool<Sqlite>) -> Response<Output> {
         let mut query =
             connection.prepare("SELECT id, text FROM notes ORDER BY id").map_err(io::Error::other)?;
         let lines = query.query_map([], line).map_err(io::Error::other)?;
+        // Small writes are gathered: the head goes out only with some rows behind this, and what fails before is a 500.
+        w.write_all(TITLES.as_bytes())?;
         for line in lines {
             // The client left: the write fails, the query ends, and the connection goes back, here on the worker.
             w.write_all(line.map_err(io::Error::other)?.1.as_bytes())?;
@@ -122,22 +127,27 @@ fn rows(pool: &Pool<Sqlite>) -> Response<Output> {
 /// All notes, page by page: between two pages nothing is held, neither worker nor connection. What is added meanwhile may be in it.
 fn pages(pool: &Pool<Sqlite>) -> Response<Output> {
     let pool = pool.clone();
-    let mut last = Some(0);
+    let mut next = Some(0);
     Response::new(Output::try_iter(std::iter::from_fn(move || {
-        let page = page(&pool, last?).transpose()?;
-        last = page.as_ref().ok().map(|(last, _)| *last);
+        let page = page(&pool, next?);
+        next = page.as_ref().ok().and_then(|(last, _)| *last);
         Some(page.map(|(_, text)| text))
     })))
 }
 
-/// The notes after `last`, if there are any, and which is the last of them.
-fn page(pool: &Pool<Sqlite>, last: i64) -> Result<Option<(i64, String)>, BoxError> {
+/// The notes after this one, and which is the last of them. The first page begins with the titles: by themselves they would take the head with them, and a query that fails would no longer be a 500.
+fn page(pool: &Pool<Sqlite>, after: i64) -> Result<(Option<i64>, String), BoxError> {
     let connection = pool.get()?;
     let mut query = connection.prepare("SELECT id, text FROM notes WHERE id > ?1 ORDER BY id LIMIT ?2")?;
-    let lines = query.query_map([last, PAGE as i64], line)?;
-    let lines = lines.collect::<rusqlite::Result<Vec<_>>>()?;
-    let last = lines.last().map(|(id, _)| *id);
-    Ok(last.map(|last| (last, lines.into_iter().map(|(_, line)| line).collect())))
+    let lines = query.query_map([after, PAGE as i64], line)?;
+    let mut last = None;
+    let mut text = if after == 0 { TITLES.to_owned() } else { String::new() };
+    for row in lines {
+        let (id, line) = row?;
+        last = Some(id);
+        text += &line;
+    }
+    Ok((last, text))
 }
 
 /// A row's id, and the row as CSV.

@@ -1,4 +1,5 @@
-//! Tower layers that join synchronous and asynchronous HTTP code, in both directions.
+//! Tower layers that join synchronous and asynchronous HTTP code, in both directions: blocking handlers inside axum, hyper and tower, and async services inside CGI programs, blocking servers and plain tests.
+//! Bodies are streamed, threads and queues are bounded, clients who are slow hold no thread, and an end is only ever a true one.
 //!
 //! # Async to sync
 //! A synchronous handler ([`SyncHandler`]: any `Fn(Request<Input>) -> Response<Output>`) becomes a tower service that axum, hyper and every other tower stack can
@@ -36,7 +37,7 @@
 //! ```
 //!
 //! # What there is
-//! | | |
+//! | item | what it is |
 //! | --- | --- |
 //! | [`WsgiLayer`], [`AsgiLayer`] | the layers: each in front of what is inside, or around it |
 //! | [`WsgiService`], [`AsgiHandler`] | the service that a handler becomes, the handler that a service becomes |

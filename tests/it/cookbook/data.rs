@@ -37,7 +37,21 @@ fn sqlite_keeps_all_notes_of_a_request_or_none() {
 
         for path in ["/notes.csv", "/pages.csv"] {
             let reply = client.ask("GET", path, &[], "");
-            assert_eq!(reply.text(), "1,\"buy milk\"\r\n2,\"say \"\"hello\"\"\"\r\n", "{path}");
+            assert_eq!(reply.text(), "id,text\r\n1,\"buy milk\"\r\n2,\"say \"\"hello\"\"\"\r\n", "{path}");
+        }
+    });
+}
+
+#[test]
+fn sqlite_answers_a_query_that_fails_with_a_500() {
+    with_notes(|example, path| {
+        let database = Connection::open(path).expect("a database");
+        for path in ["/notes.csv", "/pages.csv"] {
+            assert_eq!(example.ask("GET", path, &[], "").text(), "id,text\r\n", "{path}");
+        }
+        database.execute("DROP TABLE notes", []).expect("no table");
+        for path in ["/notes.csv", "/pages.csv"] {
+            assert_eq!(example.ask("GET", path, &[], "").status, 500, "{path}");
         }
     });
 }
@@ -98,7 +112,7 @@ fn sqlite_connections_come_back_on_workers() {
         }
         let whole = example.ask("GET", "/notes.csv", &[], "");
         let paged = example.ask("GET", "/pages.csv", &[], "");
-        assert_eq!(whole.body.iter().filter(|byte| **byte == b'\n').count(), 20_000);
+        assert_eq!(whole.body.iter().filter(|byte| **byte == b'\n').count(), 20_001);
         assert!(whole.body == paged.body, "the same notes");
 
         assert_eq!(example.ask("HEAD", "/notes.csv", &[], "").status, 200);
