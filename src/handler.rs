@@ -38,8 +38,8 @@ use crate::output::Output;
 ///
 /// fn app() -> impl SyncHandler {
 ///     |request: Request<Input>| match request.uri().path() {
-///         "/hello" => hello.call(request),
-///         "/shout" => shout.call(request),
+///         "/hello" => SyncHandler::call(&hello, request),
+///         "/shout" => SyncHandler::call(&shout, request),
 ///         _ => Greeter { name: "nobody".into() }.call(request),
 ///     }
 /// }
@@ -53,6 +53,8 @@ use crate::output::Output;
 )]
 pub trait SyncHandler: Send + Sync + 'static {
     /// Answers a request. May block.
+    ///
+    /// For functions and closures write `SyncHandler::call(&handler, request)`: std's own traits of functions have a `call` too, and the compiler warns of `handler.call(request)`, which may mean that one some day.
     ///
     /// # Errors
     /// Any error; the crossing makes a 500 of it, which carries it (see [`Error`](crate::Error)).

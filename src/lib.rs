@@ -127,6 +127,8 @@
 //!   [`Body`] into `axum::body::Body`. Without it, [`Scope`] carries them.
 
 #![forbid(unsafe_code)]
+// Examples compile without warnings, as what is pasted from them does. What one only shows, it need not use.
+#![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
 
 mod asgi;
 mod body;
