@@ -81,6 +81,9 @@ pub trait SyncHandler: Send + Sync + 'static {
     ///         calls();
     ///     }
     /// }
+    /// # let mut calls = 0;
+    /// # Scripts { interpreter: Mutex::new(()) }.serve(&mut || calls += 1);
+    /// # assert_eq!(calls, 1);
     /// ```
     ///
     /// It has to call `calls` once. A worker holds no request while it waits to come in; where that takes milliseconds while others inside get their work done, it turns back.
@@ -92,10 +95,41 @@ pub trait SyncHandler: Send + Sync + 'static {
 
 /// The place of the application in a layer that has none of its own: see [`WsgiLayer::adapter`](crate::WsgiLayer::adapter) and
 /// [`AsgiLayer::adapter`](crate::AsgiLayer::adapter).
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use http::Request;
+/// use tower_layer::Layer;
+/// use tower_wsgi::{Adapter, AsgiLayer, Input, SyncHandler};
+///
+/// /// One crossing for several services: its type has to be written out.
+/// struct Host { crossing: AsgiLayer<Adapter> }
+///
+/// let host = Host { crossing: AsgiLayer::adapter() };
+/// let site = host.crossing.layer(Router::<()>::new().route("/", get(|| async { "the site" })));
+/// let api = host.crossing.layer(Router::<()>::new().route("/", get(|| async { "the API" })));
+///
+/// let response = api.call(Request::get("/").body(Input::empty())?)?;
+/// assert_eq!(std::io::read_to_string(response.into_body().into_reader())?, "the API");
+/// # Ok::<(), tower_wsgi::BoxError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Adapter;
 
 /// What a function may return to be a [`SyncHandler`]: a response of anything that [`Output`] is made from, or a `Result` of one.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower_wsgi::{BoxError, Input, IntoResult, Output};
+///
+/// /// Takes whatever functions a layer takes.
+/// fn probe<R: IntoResult>(app: impl Fn(Request<Input>) -> R) -> Result<Response<Output>, BoxError> {
+///     app(Request::new(Input::empty())).into_result()
+/// }
+///
+/// assert!(probe(|_| Response::new("Hello World!")).is_ok());
+/// assert!(probe(|_| Err::<Response<String>, _>("out of order")).is_err());
+/// ```
 pub trait IntoResult {
     /// Turns it into what [`SyncHandler::call`] returns.
     ///

@@ -46,7 +46,19 @@ use crate::wait::{Wait, may_block};
 ///     response.headers_mut().insert("cache-control", "private".parse()?);
 ///     Ok(response)
 /// }
-/// # let _ = sessions;
+///
+/// # use axum::{Router, routing::get};
+/// # use tower::ServiceExt;
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), BoxError> {
+/// let router: Router = Router::new().route("/", get(|| async { "Hello World!" }));
+/// let app = router.layer(tower_wsgi::WsgiLayer::new(sessions));
+/// # let stranger = Request::get("/").body(axum::body::Body::empty())?;
+/// # assert_eq!(app.clone().oneshot(stranger).await?.status(), 401);
+/// # let known = Request::get("/").header("cookie", "id=1").body(axum::body::Body::empty())?;
+/// # assert_eq!(app.oneshot(known).await?.headers()["cache-control"], "private");
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct Next {
@@ -79,6 +91,32 @@ impl Next {
     }
 
     /// Calls the inner service and waits for the head of its response; the body is passed through, not waited for.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use http::{Request, Response};
+    /// use tower::ServiceExt;
+    /// use tower_wsgi::{BoxError, Input, Next, Output, WsgiLayer};
+    ///
+    /// /// Replaces pages that the async router does not have.
+    /// fn fallback(mut request: Request<Input>) -> Result<Response<Output>, BoxError> {
+    ///     let next = request.extensions_mut().remove::<Next>().ok_or("not behind WsgiLayer::new")?;
+    ///     let response = next.run(request)?;
+    ///     if response.status() == 404 {
+    ///         return Ok(Response::new("from the archive".into())); // a blocking query, say
+    ///     }
+    ///     Ok(response)
+    /// }
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// let router: Router = Router::new().route("/", get(|| async { "the front page" }));
+    /// let app = router.layer(WsgiLayer::new(fallback));
+    /// let response = app.oneshot(Request::get("/1999").body(axum::body::Body::empty())?).await?;
+    /// assert_eq!(response.status(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// The service's error; an [`Error`] that [`is_disconnected`](Error::is_disconnected) when the response is wanted no more, one that
