@@ -62,7 +62,9 @@ pub(crate) trait Group: Send + Sync {
 ///
 /// let pool = WorkerPool::new(15);
 /// let shop = WsgiLayer::new(shop).at("/shop").pool(pool.clone());
-/// let blog = WsgiLayer::new(blog).at("/blog").pool(pool);
+/// let blog = WsgiLayer::new(blog).at("/blog").pool(pool.clone());
+/// assert_eq!(pool.workers(), 15); // for both of them
+/// assert_eq!(pool.stats().threads, 0); // nothing to do yet
 /// ```
 ///
 /// # Dropping
@@ -73,6 +75,18 @@ pub struct WorkerPool {
 }
 
 /// A moment's view of a [`WorkerPool`], from [`WorkerPool::stats`].
+///
+/// ```
+/// use tower_wsgi::{PoolStats, WorkerPool};
+///
+/// /// What a page of metrics says.
+/// fn metrics(pool: &WorkerPool) -> String {
+///     let PoolStats { busy, queued, rejected, .. } = pool.stats();
+///     format!("busy {busy} of {}, queued {queued}, rejected {rejected}", pool.workers())
+/// }
+///
+/// assert_eq!(metrics(&WorkerPool::new(4)), "busy 0 of 4, queued 0, rejected 0");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {

@@ -31,6 +31,10 @@ use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait};
 /// }
 ///
 /// let handler = AsgiHandler::new(Router::<()>::new().route("/order", post(order)));
+/// # use tower_wsgi::{Input, SyncHandler};
+/// # let response = handler.call(http::Request::post("/order").body(Input::empty())?)?;
+/// # assert_eq!(std::io::read_to_string(response.into_body().into_reader())?, "thank you\n");
+/// # Ok::<(), tower_wsgi::BoxError>(())
 /// ```
 ///
 /// A synchronous handler behind a further [`WsgiService`](crate::WsgiService) finds it among the extensions, too.
@@ -56,6 +60,25 @@ impl BackgroundTasks {
     }
 
     /// Starts a task on the service's runtime. A panic of it is logged.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use axum::{Extension, Router, routing::post};
+    /// use http::Request;
+    /// use tower_wsgi::{AsgiHandler, BackgroundTasks, Input, SyncHandler};
+    ///
+    /// let (mail, sent) = mpsc::channel();
+    /// let order = async move |Extension(background): Extension<BackgroundTasks>| {
+    ///     background.spawn(async move { mail.send("an invoice") });
+    ///     "thank you\n"
+    /// };
+    /// let handler = AsgiHandler::new(Router::<()>::new().route("/order", post(order)));
+    ///
+    /// let response = handler.call(Request::post("/order").body(Input::empty())?)?;
+    /// assert_eq!(std::io::read_to_string(response.into_body().into_reader())?, "thank you\n");
+    /// assert_eq!(sent.try_recv()?, "an invoice"); // the end of the body waited for it
+    /// # Ok::<(), tower_wsgi::BoxError>(())
+    /// ```
     pub fn spawn<F>(&self, task: F)
     where
         F: Future + Send + 'static,

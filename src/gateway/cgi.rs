@@ -35,6 +35,19 @@ const STATUS: HeaderName = HeaderName::from_static("status");
 /// Answers the request that this process was started for: meta-variables from its environment, the request's body from its standard input, the response to its standard
 /// output.
 ///
+/// ```no_run
+/// use std::process::ExitCode;
+/// use http::{Request, Response};
+/// use tower_wsgi::{Environ, Input, gateway::cgi};
+///
+/// fn main() -> ExitCode {
+///     cgi::run(|request: Request<Input>| {
+///         let environ = Environ::of(&request);
+///         Response::new(format!("this is {}", String::from_utf8_lossy(&environ.script_name())))
+///     })
+/// }
+/// ```
+///
 /// Errors go to standard error, where CGI hosts look for them, one line each, beside what `tracing` is told; the exit code is then a failure.
 ///
 /// # What is the host's to see to
