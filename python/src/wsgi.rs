@@ -39,6 +39,11 @@ use crate::interpreter::attached;
 /// let app: Router = Router::new()
 ///     .route("/rust", get(|| async { "from Rust\n" }))
 ///     .layer(WsgiLayer::new(site).at("/site"));
+/// # use tower::ServiceExt;
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let request = http::Request::get("/site").body(axum::body::Body::empty()).unwrap();
+/// # assert_eq!(app.oneshot(request).await.unwrap().status(), 200);
+/// # });
 /// # Ok::<(), tower_wsgi_python::Error>(())
 /// ```
 ///
@@ -74,6 +79,18 @@ pub struct PyWsgi {
 
 impl PyWsgi {
     /// Hosts an application that was loaded.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_wsgi::{Input, SyncHandler};
+    /// use tower_wsgi_python::{Import, PyWsgi};
+    ///
+    /// let site = PyWsgi::new(Import::new("wsgiref.simple_server:demo_app").load()?);
+    /// // A plain call, as a test or a synchronous host does it.
+    /// let response = site.call(Request::get("/").body(Input::empty())?)?;
+    /// assert_eq!(response.status(), 200);
+    /// # Ok::<(), tower_wsgi::BoxError>(())
+    /// ```
     #[must_use]
     pub fn new(app: PyApp) -> Self {
         let name = app.name().to_owned();
@@ -92,6 +109,19 @@ impl PyWsgi {
     }
 
     /// Says that other processes serve the same application: `wsgi.multiprocess`, false by default.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_wsgi::{Input, SyncHandler};
+    /// use tower_wsgi_python::PyWsgi;
+    ///
+    /// // An application that shows its environ.
+    /// let site = PyWsgi::import("wsgiref.simple_server:demo_app")?.multiprocess(true);
+    /// let response = site.call(Request::get("/").body(Input::empty())?)?;
+    /// let text = std::io::read_to_string(response.into_body().into_reader())?;
+    /// assert!(text.contains("wsgi.multiprocess = True"));
+    /// # Ok::<(), tower_wsgi::BoxError>(())
+    /// ```
     #[must_use]
     pub fn multiprocess(mut self, multiprocess: bool) -> Self {
         self.template.set_multiprocess(multiprocess);
