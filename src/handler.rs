@@ -61,6 +61,12 @@ pub trait SyncHandler: Send + Sync + 'static {
     ///
     /// # Panics
     /// A panic is caught by the crossing and becomes a 500.
+    ///
+    /// # Blocking
+    /// It may wait for as long as it likes, on the calling thread: behind a [`WsgiService`](crate::WsgiService) a worker, which runs nothing else meanwhile, on a synchronous host the host's own.
+    ///
+    /// # Cancellation
+    /// Nothing interrupts it. When the response is wanted no more, its reads of the request's body fail, and [`Environ::is_disconnected`](crate::Environ::is_disconnected) is true; what it returns then is dropped.
     fn call(&self, request: Request<Input>) -> Result<Response<Output>, BoxError>;
 
     /// Runs `calls`, in which a worker calls the handler for one request after another and produces the bodies of its responses, as long as some wait. For what is worth taking once for many requests, an interpreter's lock say:
@@ -88,6 +94,12 @@ pub trait SyncHandler: Send + Sync + 'static {
     ///
     /// It has to call `calls` once. A worker holds no request while it waits to come in; where that takes milliseconds while others inside get their work done, it turns back.
     /// Only a handler that is a [`WsgiService`](crate::WsgiService)'s own is asked: not one inside a sync middleware or a closure, whose code would be run inside too, nor on a synchronous host.
+    ///
+    /// # Panics
+    /// A panic is logged. The requests that wait are run all the same, without it.
+    ///
+    /// # Blocking
+    /// The worker waits in it to come in, for whatever the handler has it wait for, and nothing here ends that wait. `calls` returns when no request of this handler is next.
     fn serve(&self, calls: &mut dyn FnMut()) {
         calls();
     }

@@ -53,6 +53,9 @@ use crate::wait::{Ended, Wait};
 /// what is left of a frame; a small frame counts as 1 KiB). A read ends with [`TimedOut`](io::ErrorKind::TimedOut) after `read_timeout` without a byte (it can be tried again then), and with
 /// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) as soon as the response is wanted no more. A read that would have to wait inside an async task, or for a body that
 /// can never wake it, fails.
+///
+/// # Cancellation
+/// Dropping it drops the body: of a request, what was not read is the server's to deal with; of a response, what makes it is stopped, as [`Output::into_reader`](crate::Output::into_reader) says.
 pub struct Input {
     current: Bytes,
     ready: VecDeque<Bytes>,
@@ -358,6 +361,9 @@ impl Input {
     /// # })?;
     /// # Ok::<(), tower_wsgi::BoxError>(())
     /// ```
+    ///
+    /// # Panics
+    /// With a `read_timeout`, a poll of the body that has to wait panics where there is no tokio runtime, or one without its time driver.
     pub fn into_body(mut self) -> Body {
         let left = self.left();
         let is_unaware = left.is_some() && left != self.body.size_hint().exact();

@@ -122,6 +122,9 @@ impl Next {
     /// The service's error; an [`Error`] that [`is_disconnected`](Error::is_disconnected) when the response is wanted no more, one that
     /// [`is_inside_async`](Error::is_inside_async) when it is called inside an async task.
     ///
+    /// # Panics
+    /// With the service's panic, which is the handler's then: the crossing makes a 500 of it.
+    ///
     /// # Blocking
     /// The calling worker polls the service itself, inside the request's runtime and span, and is woken by what wakes the service. While it
     /// waits its place in the pool is lent to another request.
@@ -144,6 +147,9 @@ impl Next {
     ///
     /// Headers and extensions that are set on the returned value are set on the inner service's response. Its status is
     /// the inner service's, and so are its body, its `Content-Length` and its trailers. An error of the inner service is handled as the handler's own.
+    ///
+    /// # Cancellation
+    /// When the response is wanted no more, the inner service's future is dropped, on the async side; one that has not begun is never called.
     #[must_use = "the request is handed over by returning this"]
     pub fn forward(&self, request: Request<Input>) -> Response<Output> {
         let request = self.restore(request);

@@ -60,6 +60,10 @@ use crate::writer::Writer;
 /// put aside: it blocks its worker until there is room.
 ///
 /// Outside of a [`WsgiService`](crate::WsgiService), [`into_reader`](Self::into_reader) runs them.
+///
+/// # Cancellation
+/// When the response is wanted no more, an iterator or a reader that waits for room is dropped, on a worker; one that runs is asked for nothing more. A writer's next write fails with
+/// [`BrokenPipe`](io::ErrorKind::BrokenPipe). An async body is dropped by who polls it, or on the worker where nobody came to.
 #[must_use]
 pub struct Output {
     pub(crate) kind: OutputKind,

@@ -166,6 +166,9 @@ impl WorkerPool {
     /// let pool = tower_wsgi::WorkerPool::new(4);
     /// assert_eq!(pool.stats().threads, 0);
     /// ```
+    ///
+    /// # Blocking
+    /// Takes the pool's lock for a moment: for every second or so, not for every request.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
         let state = lock(&self.handle.core.state);

@@ -45,7 +45,7 @@ pub(crate) trait Sink {
 ///
 /// # Blocking
 /// Blocks the calling thread while `send_queue_size` chunks wait for the client; woken when half of them are gone, or
-/// the client is.
+/// the client is. Where the body is not a [`WsgiService`](crate::WsgiService)'s, its thread is at most two chunks ahead of who reads it.
 ///
 /// # Errors
 /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) as soon as the response is wanted no more; [`InvalidInput`](io::ErrorKind::InvalidInput) for what
@@ -65,6 +65,9 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// See [`Writer`].
+    ///
+    /// # Blocking
+    /// While there is no room for a chunk: see [`Writer`].
     pub fn send(&mut self, chunk: impl Into<Bytes>) -> io::Result<()> {
         let chunk = chunk.into();
         self.send_gathered()?;

@@ -149,6 +149,9 @@ impl PyAsgi {
     ///
     /// # Errors
     /// As [`on`](Self::on).
+    ///
+    /// # Blocking
+    /// As [`on`](Self::on).
     pub fn new(app: PyApp) -> Result<Self, Error> {
         Self::on(app, EventLoop::Auto)
     }

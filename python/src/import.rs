@@ -257,6 +257,9 @@ impl PyApp {
     }
 
     /// What the application speaks: ASGI if calling it makes a coroutine or takes three arguments, WSGI otherwise.
+    ///
+    /// # Blocking
+    /// The calling thread waits for the interpreter's lock: it looks at a Python object.
     #[must_use]
     pub fn interface(&self) -> Interface {
         let detect = |py: Python<'_>| -> PyResult<bool> {

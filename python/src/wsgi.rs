@@ -71,6 +71,9 @@ use crate::interpreter::attached;
 ///
 /// # Blocking
 /// The application runs on the calling thread, which is a worker's behind a `WsgiLayer`. One thread at a time runs Python in an interpreter with a global lock: `workers` is how many requests can wait for something at once, a database say.
+///
+/// # Cancellation
+/// Python code that runs is not interrupted. When the response is wanted no more, reads and `write` raise `OSError`, `tower_wsgi.client_disconnected` tells it, and the iterable gets its `close`.
 pub struct PyWsgi {
     callable: Py<PyAny>,
     name: String,
@@ -91,6 +94,9 @@ impl PyWsgi {
     /// assert_eq!(response.status(), 200);
     /// # Ok::<(), tower_wsgi::BoxError>(())
     /// ```
+    ///
+    /// # Blocking
+    /// The calling thread waits for the interpreter's lock.
     #[must_use]
     pub fn new(app: PyApp) -> Self {
         let name = app.name().to_owned();

@@ -39,6 +39,9 @@ use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait};
 ///
 /// A synchronous handler behind a further [`WsgiService`](crate::WsgiService) finds it among the extensions, too.
 ///
+/// # Blocking
+/// A synchronous host's thread waits in the read that would tell the end of the body. The end of the last task wakes it, or that of `wait_time`.
+///
 /// # Cancellation
 /// When the host drops the response early, tasks go on, up to `wait_time`; so do those that are spawned after the end. What is over `wait_time` is cancelled at its next `await`.
 #[derive(Clone)]

@@ -106,7 +106,10 @@ pub fn run<H: SyncHandler>(handler: H) -> ExitCode {
 /// more ([`Error::is_disconnected`]).
 ///
 /// # Blocking
-/// Until the response is sent, and its [`BackgroundTasks`](crate::BackgroundTasks) are done, or their time is over.
+/// Until the response is sent, and its [`BackgroundTasks`](crate::BackgroundTasks) are done, or their time is over. The calling thread runs the handler, reads `input` for it, and writes.
+///
+/// # Cancellation
+/// It cannot be given up. When `output` takes no more, the body is dropped; the tasks are waited for all the same.
 pub fn serve<H, R, W>(handler: &H, variables: Variables, input: R, output: W) -> Result<(), Error>
 where
     H: SyncHandler + ?Sized,

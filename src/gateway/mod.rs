@@ -55,6 +55,9 @@ use crate::response::{check_head, drop_hop_by_hop, error_response, fit_length, i
 /// # Blocking
 /// Waits for the response's head; with an iterator, a reader or a writing function as the body, for its first bytes too, since they decide about the head. See
 /// [`Output::into_reader`] for the body.
+///
+/// # Cancellation
+/// Dropping the response drops what makes its body, as [`Output::into_reader`] says.
 pub fn respond<H: SyncHandler + ?Sized>(handler: &H, request: Request<Input>) -> Response<Input> {
     let method = request.method().clone();
     let answered = match guard(|| handler.call(request)) {

@@ -50,6 +50,9 @@ use crate::response::error_response;
 /// # Cancellation
 /// Dropped before a worker began, the request is not run; dropped later, the handler's next read or write fails. The request itself
 /// is dropped on a worker, unless it was forwarded to the inner service.
+///
+/// # Panics
+/// A poll panics where [`queue_timeout`](crate::WsgiLayer::queue_timeout) is set, and there is no tokio runtime, or one without its time driver.
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<H: SyncHandler> {
     call: Arc<Call<H>>,

@@ -112,6 +112,12 @@ pub struct WsgiLayer<H = Adapter> {
 /// ```
 ///
 /// Its settings are those of the layer: `WsgiLayer::adapter().workers(15).layer(report)`.
+///
+/// # Errors
+/// The service has none. What fails is a response, which carries the [`Error`] as an extension.
+///
+/// # Cancellation
+/// As [`WsgiLayer`] says.
 pub struct WsgiService<H> {
     shared: Arc<Shared<H>>,
 }
@@ -520,6 +526,7 @@ impl<H> WsgiLayer<H> {
     }
 
     /// Makes the response for a handler that failed or panicked, on the worker. The response carries the error as an extension in any case.
+    /// It may block, as the handler may. Where it fails itself, by a panic or with a response that cannot be sent, the plain response goes out.
     ///
     /// ```
     /// use http::{Request, Response};
@@ -572,6 +579,9 @@ impl<H> WsgiLayer<H> {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    /// Where what `capture` returned does not run what it is given, the request fails with an [`Error`] that [`is_response`](Error::is_response).
     #[must_use]
     pub fn context<F, A>(mut self, capture: F) -> Self
     where
