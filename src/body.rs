@@ -135,6 +135,16 @@ impl Pause {
 
 impl Body {
     /// An empty body.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use http_body::Body as _;
+    /// use tower_wsgi::Body;
+    ///
+    /// let request = Request::get("/").body(Body::empty())?;
+    /// assert!(request.body().is_end_stream());
+    /// # Ok::<(), http::Error>(())
+    /// ```
     pub const fn empty() -> Self {
         Self { kind: Kind::Empty }
     }

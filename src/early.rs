@@ -28,7 +28,16 @@ use crate::writer::Sink;
 ///     response.send("done\n")?;
 ///     Ok(response.finish())
 /// }
-/// # let _ = progress;
+///
+/// # use http_body_util::BodyExt;
+/// # use tower::ServiceExt;
+/// # use tower_wsgi::{Body, WsgiService};
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), BoxError> {
+/// let response = WsgiService::new(progress).oneshot(Request::new(Body::empty())).await?;
+/// assert_eq!(response.into_body().collect().await?.to_bytes(), "working …\ndone\n");
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// # Order
@@ -42,6 +51,32 @@ pub struct Early {
 ///
 /// Its head goes out with the first bytes. It is complete once the handler has returned what [`finish`](Self::finish) makes; dropped
 /// before, it is cut off, visibly for the client. It holds the service that the handler belongs to: a handler that keeps one for good keeps itself alive.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower::ServiceExt;
+/// use tower_wsgi::{Body, BoxError, Environ, EarlyResponse, Input, Output, WsgiService};
+///
+/// /// An application that is given something to write to, and returns nothing.
+/// fn legacy(write: &mut EarlyResponse) -> std::io::Result<()> {
+///     write.send("some ")?;
+///     write.send("text\n")
+/// }
+///
+/// fn host(request: Request<Input>) -> Result<Response<Output>, BoxError> {
+///     let early = Environ::of(&request).early().ok_or("not behind a WsgiService")?;
+///     let mut response = early.begin(Response::new(()))?;
+///     legacy(&mut response)?;
+///     Ok(response.finish())
+/// }
+/// # use http_body_util::BodyExt;
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), BoxError> {
+/// # let response = WsgiService::new(host).oneshot(Request::new(Body::empty())).await?;
+/// # assert_eq!(response.into_body().collect().await?.to_bytes(), "some text\n");
+/// # Ok(())
+/// # }
+/// ```
 pub struct EarlyResponse {
     sink: Box<dyn BegunSink>,
     head: Response<()>,

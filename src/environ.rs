@@ -30,7 +30,31 @@ use crate::view::{View, decode, split, with_path};
 ///     };
 ///     Response::new(text.into())
 /// }
-/// # app(Request::new(Input::empty()));
+/// # let text = std::io::read_to_string(app(Request::new(Input::empty())).into_body().into_reader()).unwrap();
+/// # assert_eq!(text, "a client without an address");
+/// ```
+///
+/// What it says of a request that a host has described, and a mount has changed:
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use http::Request;
+/// use tower_wsgi::{Environ, Scope};
+///
+/// let client = SocketAddr::from(([192, 0, 2, 1], 4000));
+/// let mut request = Request::get("/shop/a%20cart").body(())?;
+/// let scope = Scope::of(&request).with_client(client).with_server("example.org", 8080);
+/// request.extensions_mut().insert(scope);
+/// Environ::shift(&mut request, "/shop");
+///
+/// let environ = Environ::of(&request);
+/// assert_eq!(environ.script_name(), &b"/shop"[..]);
+/// assert_eq!(environ.path_info(), &b"/a cart"[..]);
+/// assert_eq!(environ.remote(), Some(client));
+/// assert_eq!(environ.server(), Some(("example.org", 8080)));
+/// assert_eq!(environ.url_scheme(), "http");
+/// assert_eq!(environ.scope().path(), "/shop/a cart");
+/// # Ok::<(), http::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Environ {
@@ -188,12 +212,40 @@ impl Environ {
 
     /// Whether the response is wanted no more: the client left, or a layer outside gave up. Never blocks. False if
     /// the request did not come through a crossing.
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use tower_wsgi::{BoxError, Environ, Input, SyncHandler};
+    ///
+    /// fn sum(request: Request<Input>) -> Result<Response<String>, BoxError> {
+    ///     let environ = Environ::of(&request);
+    ///     let mut sum = 0_u64;
+    ///     for n in 0..100_000 {
+    ///         if n % 1_000 == 0 && environ.is_disconnected() {
+    ///             return Err("nobody waits for it any more".into());
+    ///         }
+    ///         sum += n;
+    ///     }
+    ///     Ok(Response::new(sum.to_string()))
+    /// }
+    ///
+    /// assert!(SyncHandler::call(&sum, Request::new(Input::empty())).is_ok());
+    /// ```
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         self.watch.as_ref().is_some_and(|watch| watch.is_closed())
     }
 
     /// What begins the response before the handler returns; `None` on a host that sends it when it is returned.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_wsgi::{Environ, Input};
+    ///
+    /// // Who calls the handler itself, a test say, gets the response when it is returned.
+    /// let request = Request::new(Input::empty());
+    /// assert!(Environ::of(&request).early().is_none());
+    /// ```
     #[must_use]
     pub fn early(&self) -> Option<Early> {
         self.watch.clone().map(Early::new)
@@ -210,6 +262,19 @@ impl Environ {
     }
 
     /// A variable set by [`set`](Self::set), or by the host that the request came from.
+    ///
+    /// ```
+    /// use tower_wsgi::{Environ, Variables};
+    ///
+    /// // As a CGI host has it. What the request itself tells is not among them.
+    /// let variables = [("REMOTE_USER", "alice"), ("PATH_INFO", "/cart"), ("DOCUMENT_ROOT", "/srv/www")];
+    /// let request = Variables::from_iter(variables).into_request()?;
+    /// let environ = Environ::of(&request);
+    /// assert_eq!(environ.get("REMOTE_USER"), Some(&b"alice"[..]));
+    /// assert_eq!(environ.get("DOCUMENT_ROOT"), Some(&b"/srv/www"[..]));
+    /// assert_eq!(environ.get("PATH_INFO"), None);
+    /// # Ok::<(), tower_wsgi::Error>(())
+    /// ```
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.extra.get(name).map(Vec::as_slice)
@@ -232,6 +297,17 @@ impl Environ {
     }
 
     /// Takes a variable back; true if it was [`set`](Self::set).
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_wsgi::Environ;
+    ///
+    /// let mut environ = Environ::of(&Request::new(()));
+    /// environ.set("REMOTE_USER", "alice");
+    /// // What follows is for everybody.
+    /// assert!(environ.unset("REMOTE_USER"));
+    /// assert_eq!(environ.get("REMOTE_USER"), None);
+    /// ```
     pub fn unset(&mut self, name: &str) -> bool {
         self.extra.remove(name).is_some()
     }

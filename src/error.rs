@@ -11,6 +11,23 @@ use http::StatusCode;
 use http_body_util::LengthLimitError;
 
 /// Any error: what handlers fail with and what bodies of foreign types end with.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower_wsgi::{BoxError, Input};
+///
+/// fn double(request: Request<Input>) -> Result<Response<String>, BoxError> {
+///     let text = std::io::read_to_string(request.into_body())?; // an io::Error
+///     let number: i64 = text.trim().parse()?; // a ParseIntError
+///     let doubled = number.checked_mul(2).ok_or("too large to be doubled")?; // words
+///     Ok(Response::new(doubled.to_string()))
+/// }
+///
+/// assert_eq!(double(Request::new(Input::from("21")))?.body(), "42");
+/// let error = double(Request::new(Input::from(i64::MAX.to_string()))).unwrap_err();
+/// assert_eq!(error.to_string(), "too large to be doubled");
+/// # Ok::<(), BoxError>(())
+/// ```
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What went wrong at a crossing.
@@ -19,13 +36,31 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// see the reason; a body that was cut off ends with it.
 ///
 /// ```
-/// use tower_wsgi::Error;
+/// use http::{Request, Response};
+/// use tower::ServiceExt;
+/// use tower_wsgi::{Body, Error, Input, WsgiService};
 ///
-/// fn log(response: &http::Response<tower_wsgi::Body>) {
-///     if let Some(error) = response.extensions().get::<Error>() {
-///         println!("{error}: {:?}", std::error::Error::source(error).map(ToString::to_string));
+/// /// Whom to look for, as a counter's label.
+/// fn label(error: &Error) -> &'static str {
+///     match error {
+///         e if e.is_overloaded() => "load",
+///         e if e.is_disconnected() || e.is_timed_out() || e.is_request() => "client",
+///         // It only passed on what was wrong with its request's body.
+///         e if e.is_handler() && e.status().is_client_error() => "client",
+///         e if e.is_handler() || e.is_panic() || e.is_response() || e.is_length() => "application",
+///         e if e.is_stuck() || e.is_inside_async() => "a wait without an end",
+///         _ => "other",
 ///     }
 /// }
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), tower_wsgi::BoxError> {
+/// let service = WsgiService::new(|_: Request<Input>| Err::<Response<String>, _>("no such table"));
+/// let response = service.oneshot(Request::new(Body::empty())).await?;
+/// let error = response.extensions().get::<Error>().expect("the reason");
+/// assert_eq!((error.status().as_u16(), label(error)), (500, "application"));
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct Error {

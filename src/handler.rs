@@ -38,8 +38,8 @@ use crate::output::Output;
 ///
 /// fn app() -> impl SyncHandler {
 ///     |request: Request<Input>| match request.uri().path() {
-///         "/hello" => hello.call(request),
-///         "/shout" => shout.call(request),
+///         "/hello" => SyncHandler::call(&hello, request),
+///         "/shout" => SyncHandler::call(&shout, request),
 ///         _ => Greeter { name: "nobody".into() }.call(request),
 ///     }
 /// }
@@ -54,11 +54,19 @@ use crate::output::Output;
 pub trait SyncHandler: Send + Sync + 'static {
     /// Answers a request. May block.
     ///
+    /// For functions and closures write `SyncHandler::call(&handler, request)`: std's own traits of functions have a `call` too, and the compiler warns of `handler.call(request)`, which may mean that one some day.
+    ///
     /// # Errors
     /// Any error; the crossing makes a 500 of it, which carries it (see [`Error`](crate::Error)).
     ///
     /// # Panics
     /// A panic is caught by the crossing and becomes a 500.
+    ///
+    /// # Blocking
+    /// It may wait for as long as it likes, on the calling thread: behind a [`WsgiService`](crate::WsgiService) a worker, which runs nothing else meanwhile, on a synchronous host the host's own.
+    ///
+    /// # Cancellation
+    /// Nothing interrupts it. When the response is wanted no more, its reads of the request's body fail, and [`Environ::is_disconnected`](crate::Environ::is_disconnected) is true; what it returns then is dropped.
     fn call(&self, request: Request<Input>) -> Result<Response<Output>, BoxError>;
 
     /// Runs `calls`, in which a worker calls the handler for one request after another and produces the bodies of its responses, as long as some wait. For what is worth taking once for many requests, an interpreter's lock say:
@@ -79,10 +87,19 @@ pub trait SyncHandler: Send + Sync + 'static {
     ///         calls();
     ///     }
     /// }
+    /// # let mut calls = 0;
+    /// # Scripts { interpreter: Mutex::new(()) }.serve(&mut || calls += 1);
+    /// # assert_eq!(calls, 1);
     /// ```
     ///
     /// It has to call `calls` once. A worker holds no request while it waits to come in; where that takes milliseconds while others inside get their work done, it turns back.
     /// Only a handler that is a [`WsgiService`](crate::WsgiService)'s own is asked: not one inside a sync middleware or a closure, whose code would be run inside too, nor on a synchronous host.
+    ///
+    /// # Panics
+    /// A panic is logged. The requests that wait are run all the same, without it.
+    ///
+    /// # Blocking
+    /// The worker waits in it to come in, for whatever the handler has it wait for, and nothing here ends that wait. `calls` returns when no request of this handler is next.
     fn serve(&self, calls: &mut dyn FnMut()) {
         calls();
     }
@@ -90,10 +107,41 @@ pub trait SyncHandler: Send + Sync + 'static {
 
 /// The place of the application in a layer that has none of its own: see [`WsgiLayer::adapter`](crate::WsgiLayer::adapter) and
 /// [`AsgiLayer::adapter`](crate::AsgiLayer::adapter).
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use http::Request;
+/// use tower_layer::Layer;
+/// use tower_wsgi::{Adapter, AsgiLayer, Input, SyncHandler};
+///
+/// /// One crossing for several services: its type has to be written out.
+/// struct Host { crossing: AsgiLayer<Adapter> }
+///
+/// let host = Host { crossing: AsgiLayer::adapter() };
+/// let site = host.crossing.layer(Router::<()>::new().route("/", get(|| async { "the site" })));
+/// let api = host.crossing.layer(Router::<()>::new().route("/", get(|| async { "the API" })));
+///
+/// let response = api.call(Request::get("/").body(Input::empty())?)?;
+/// assert_eq!(std::io::read_to_string(response.into_body().into_reader())?, "the API");
+/// # Ok::<(), tower_wsgi::BoxError>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Adapter;
 
 /// What a function may return to be a [`SyncHandler`]: a response of anything that [`Output`] is made from, or a `Result` of one.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tower_wsgi::{BoxError, Input, IntoResult, Output};
+///
+/// /// Takes whatever functions a layer takes.
+/// fn probe<R: IntoResult>(app: impl Fn(Request<Input>) -> R) -> Result<Response<Output>, BoxError> {
+///     app(Request::new(Input::empty())).into_result()
+/// }
+///
+/// assert!(probe(|_| Response::new("Hello World!")).is_ok());
+/// assert!(probe(|_| Err::<Response<String>, _>("out of order")).is_err());
+/// ```
 #[diagnostic::on_unimplemented(
     message = "a synchronous handler cannot return `{Self}`",
     note = "it returns a `Response<T>`, or a `Result<Response<T>, E>`, where `T` is `&'static str`, `String`, `Vec<u8>`, `Bytes` or an `Output`",

@@ -55,6 +55,9 @@ use crate::wait::{Ended, Wait};
 /// what is left of a frame; a small frame counts as 1 KiB). A read ends with [`TimedOut`](io::ErrorKind::TimedOut) after `read_timeout` without a byte (it can be tried again then), and with
 /// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) as soon as the response is wanted no more. A read that would have to wait inside an async task, or for a body that
 /// can never wake it, fails.
+///
+/// # Cancellation
+/// Dropping it drops the body: of a request, what was not read is the server's to deal with; of a response, what makes it is stopped, as [`Output::into_reader`](crate::Output::into_reader) says.
 pub struct Input {
     current: Bytes,
     ready: VecDeque<Bytes>,
@@ -135,6 +138,16 @@ impl Input {
     ///
     /// A body that waits for I/O needs whatever wakes it to run elsewhere: on a thread of a runtime that is busy in this call nothing
     /// would.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::Full;
+    /// use tower_wsgi::Input;
+    ///
+    /// let input = Input::new(Full::new(Bytes::from("hello")));
+    /// assert_eq!(std::io::read_to_string(input)?, "hello");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn new<B>(body: B) -> Self
     where
@@ -169,6 +182,16 @@ impl Input {
     }
 
     /// Declares the length of the whole body, also where some of it was read: a body that ends before it, or goes on after it, is an error.
+    ///
+    /// ```
+    /// use std::io::ErrorKind;
+    /// use tower_wsgi::Input;
+    ///
+    /// let cut = Input::from("hello").with_length(10);
+    /// assert_eq!(std::io::read_to_string(cut).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    /// let longer = Input::from("hello").with_length(4);
+    /// assert_eq!(std::io::read_to_string(longer).unwrap_err().kind(), ErrorKind::InvalidData);
+    /// ```
     #[must_use]
     pub fn with_length(mut self, length: u64) -> Self {
         self.declare(length);
@@ -176,6 +199,15 @@ impl Input {
     }
 
     /// An empty input.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_wsgi::Input;
+    ///
+    /// let mut request = Request::get("/").body(Input::empty())?;
+    /// assert_eq!(request.body_mut().chunk()?, None);
+    /// # Ok::<(), tower_wsgi::BoxError>(())
+    /// ```
     #[must_use]
     pub fn empty() -> Self {
         Self::declared(Body::empty(), None)
@@ -282,6 +314,19 @@ impl Input {
     }
 
     /// The trailers, once the end of the body was read; `None` before it, and where the client sent none.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use http::{HeaderMap, HeaderName, HeaderValue};
+    /// use tower_wsgi::Output;
+    ///
+    /// let checksum = (HeaderName::from_static("checksum"), HeaderValue::from_static("5d41"));
+    /// let mut input = Output::from("hello").with_trailers(|| HeaderMap::from_iter([checksum])).into_reader();
+    /// assert!(input.trailers().is_none());
+    /// input.read_to_end(&mut Vec::new())?;
+    /// assert_eq!(input.trailers().expect("the end was read")["checksum"], "5d41");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[must_use]
     pub fn trailers(&self) -> Option<&HeaderMap> {
         self.trailers.as_ref().filter(|_| self.is_drained())
@@ -303,6 +348,27 @@ impl Input {
     /// [`read_timeout`](crate::WsgiLayer::read_timeout) while it is polled.
     ///
     /// An error of a request's body is known as such wherever it is passed on: a service that fails with it answers with 400, 408 or 413 and not with 500.
+    ///
+    /// ```
+    /// use std::io::BufRead;
+    /// use http_body_util::BodyExt;
+    /// use tower_wsgi::Input;
+    ///
+    /// let mut input = Input::from("first line\nthe rest");
+    /// let mut line = String::new();
+    /// input.read_line(&mut line)?;
+    ///
+    /// // What is left goes to an async client, say.
+    /// let rest = input.into_body();
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// assert_eq!(rest.collect().await?.to_bytes(), "the rest");
+    /// # Ok::<(), tower_wsgi::BoxError>(())
+    /// # })?;
+    /// # Ok::<(), tower_wsgi::BoxError>(())
+    /// ```
+    ///
+    /// # Panics
+    /// With a `read_timeout`, a poll of the body that has to wait panics where there is no tokio runtime, or one without its time driver.
     pub fn into_body(mut self) -> Body {
         let left = self.left();
         let is_unaware = left.is_some() && left != self.body.size_hint().exact();

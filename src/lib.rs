@@ -129,6 +129,8 @@
 //! | `axum` | yes | reads the client's address and nested prefixes from axum's `ConnectInfo` and `OriginalUri`, and tells them to axum's extractors on the way back; turns [`Body`] into `axum::body::Body`; makes [`BackgroundTasks`] an extractor. Without it, [`Scope`] carries what is known of the connection |
 
 #![forbid(unsafe_code)]
+// Examples compile without warnings, as what is pasted from them does. What one only shows, it need not use.
+#![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
 
 mod asgi;
 mod body;

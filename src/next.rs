@@ -46,7 +46,19 @@ use crate::wait::{Wait, may_block};
 ///     response.headers_mut().insert("cache-control", "private".parse()?);
 ///     Ok(response)
 /// }
-/// # let _ = sessions;
+///
+/// # use axum::{Router, routing::get};
+/// # use tower::ServiceExt;
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), BoxError> {
+/// let router: Router = Router::new().route("/", get(|| async { "Hello World!" }));
+/// let app = router.layer(tower_wsgi::WsgiLayer::new(sessions));
+/// # let stranger = Request::get("/").body(axum::body::Body::empty())?;
+/// # assert_eq!(app.clone().oneshot(stranger).await?.status(), 401);
+/// # let known = Request::get("/").header("cookie", "id=1").body(axum::body::Body::empty())?;
+/// # assert_eq!(app.oneshot(known).await?.headers()["cache-control"], "private");
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct Next {
@@ -80,9 +92,38 @@ impl Next {
 
     /// Calls the inner service and waits for the head of its response; the body is passed through, not waited for.
     ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use http::{Request, Response};
+    /// use tower::ServiceExt;
+    /// use tower_wsgi::{BoxError, Input, Next, Output, WsgiLayer};
+    ///
+    /// /// Replaces pages that the async router does not have.
+    /// fn fallback(mut request: Request<Input>) -> Result<Response<Output>, BoxError> {
+    ///     let next = request.extensions_mut().remove::<Next>().ok_or("not behind WsgiLayer::new")?;
+    ///     let response = next.run(request)?;
+    ///     if response.status() == 404 {
+    ///         return Ok(Response::new("from the archive".into())); // a blocking query, say
+    ///     }
+    ///     Ok(response)
+    /// }
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// let router: Router = Router::new().route("/", get(|| async { "the front page" }));
+    /// let app = router.layer(WsgiLayer::new(fallback));
+    /// let response = app.oneshot(Request::get("/1999").body(axum::body::Body::empty())?).await?;
+    /// assert_eq!(response.status(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The service's error; an [`Error`] that [`is_disconnected`](Error::is_disconnected) when the response is wanted no more, one that
     /// [`is_inside_async`](Error::is_inside_async) when it is called inside an async task.
+    ///
+    /// # Panics
+    /// With the service's panic, which is the handler's then: the crossing makes a 500 of it.
     ///
     /// # Blocking
     /// The calling worker polls the service itself, inside the request's runtime and span, and is woken by what wakes the service. While it
@@ -106,6 +147,9 @@ impl Next {
     ///
     /// Headers and extensions that are set on the returned value are set on the inner service's response. Its status is
     /// the inner service's, and so are its body, its `Content-Length` and its trailers. An error of the inner service is handled as the handler's own.
+    ///
+    /// # Cancellation
+    /// When the response is wanted no more, the inner service's future is dropped, on the async side; one that has not begun is never called.
     #[must_use = "the request is handed over by returning this"]
     pub fn forward(&self, request: Request<Input>) -> Response<Output> {
         let request = self.restore(request);

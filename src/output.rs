@@ -28,6 +28,25 @@ use crate::writer::Writer;
 /// | writer | [`writer`](Self::writer) | the `write` callable |
 /// | async body | [`body`](Self::body) | |
 ///
+/// ```
+/// use std::io::{Cursor, Write};
+/// use bytes::Bytes;
+/// use http_body_util::Full;
+/// use tower_wsgi::Output;
+///
+/// fn text(output: Output) -> std::io::Result<String> {
+///     std::io::read_to_string(output.into_reader())
+/// }
+///
+/// assert_eq!(text(Output::empty())?, "");
+/// assert_eq!(text("Hello World!".into())?, "Hello World!");
+/// assert_eq!(text(Output::iter(["Hello ", "World!"]))?, "Hello World!");
+/// assert_eq!(text(Output::reader(Cursor::new("Hello World!")))?, "Hello World!");
+/// assert_eq!(text(Output::writer(|w| write!(w, "Hello {}!", "World")))?, "Hello World!");
+/// assert_eq!(text(Output::body(Full::new(Bytes::from("Hello World!"))))?, "Hello World!");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
 /// Nothing runs before the response is delivered. Iterators, readers and writers then run on a worker, and are dropped on one,
 /// exactly once, whatever happens.
 ///
@@ -41,6 +60,10 @@ use crate::writer::Writer;
 /// put aside: it blocks its worker until there is room.
 ///
 /// Outside of a [`WsgiService`](crate::WsgiService), [`into_reader`](Self::into_reader) runs them.
+///
+/// # Cancellation
+/// When the response is wanted no more, an iterator or a reader that waits for room is dropped, on a worker; one that runs is asked for nothing more. A writer's next write fails with
+/// [`BrokenPipe`](io::ErrorKind::BrokenPipe). An async body is dropped by who polls it, or on the worker where nobody came to.
 #[must_use]
 pub struct Output {
     pub(crate) kind: OutputKind,
@@ -74,10 +97,14 @@ impl Output {
     /// A body of chunks, each sent as soon as it is there.
     ///
     /// ```
+    /// use std::io::BufRead;
     /// use tower_wsgi::Output;
     ///
     /// let numbers = Output::iter((1..=1_000_000).map(|n| format!("{n}\n")));
-    /// # drop(numbers);
+    /// // As many are made as are read.
+    /// let mut lines = numbers.into_reader().lines();
+    /// assert_eq!(lines.next().transpose()?.as_deref(), Some("1"));
+    /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn iter<I>(chunks: I) -> Self
     where
@@ -92,8 +119,11 @@ impl Output {
     /// use tower_wsgi::Output;
     ///
     /// let rows = ["id\n", "1\n"].map(Ok).into_iter().chain([Err("the database went away")]);
-    /// let output = Output::try_iter(rows);
-    /// # drop(output);
+    /// let mut reader = Output::try_iter(rows).into_reader();
+    /// assert_eq!(reader.chunk()?.as_deref(), Some(&b"id\n"[..]));
+    /// assert_eq!(reader.chunk()?.as_deref(), Some(&b"1\n"[..]));
+    /// assert_eq!(reader.chunk().unwrap_err().to_string(), "the database went away");
+    /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn try_iter<I, T, E>(chunks: I) -> Self
     where
@@ -130,7 +160,7 @@ impl Output {
     ///     w.flush()?; // the browser has something to show
     ///     writeln!(w, "<p>{}</p>", 6 * 7)
     /// });
-    /// # drop(output);
+    /// # assert_eq!(std::io::read_to_string(output.into_reader()).unwrap(), "<h1>Report</h1>\n<p>42</p>\n");
     /// ```
     ///
     /// # Blocking
@@ -141,6 +171,17 @@ impl Output {
 
     /// An async body, passed through as it is: polled by the async side, no worker is held. One that synchronous code made ([`into_reader`](Self::into_reader), [`Input::into_body`]) is
     /// what it was before.
+    ///
+    /// ```
+    /// use axum::response::IntoResponse;
+    /// use http::Response;
+    /// use tower_wsgi::Output;
+    ///
+    /// // What axum's helpers make, from a synchronous handler.
+    /// let response: Response<Output> = axum::Json([1, 2, 3]).into_response().map(Output::body);
+    /// assert_eq!(std::io::read_to_string(response.into_body().into_reader())?, "[1,2,3]");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn body<B>(body: B) -> Self
     where
         B: http_body::Body + Send + 'static,
@@ -159,7 +200,9 @@ impl Output {
     /// let output = Output::from("hello").with_trailers(|| {
     ///     HeaderMap::from_iter([(http::header::ETAG, HeaderValue::from_static("\"5d41\""))])
     /// });
-    /// # drop(output);
+    /// # let mut reader = output.into_reader();
+    /// # std::io::Read::read_to_end(&mut reader, &mut Vec::new()).unwrap();
+    /// # assert_eq!(reader.trailers().unwrap()["etag"], "\"5d41\"");
     /// ```
     pub fn with_trailers(mut self, trailers: impl FnOnce() -> HeaderMap + Send + 'static) -> Self {
         self.trailers = Some(Box::new(trailers));

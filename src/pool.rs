@@ -64,7 +64,9 @@ pub(crate) trait Group: Send + Sync {
 ///
 /// let pool = WorkerPool::new(15);
 /// let shop = WsgiLayer::new(shop).at("/shop").pool(pool.clone());
-/// let blog = WsgiLayer::new(blog).at("/blog").pool(pool);
+/// let blog = WsgiLayer::new(blog).at("/blog").pool(pool.clone());
+/// assert_eq!(pool.workers(), 15); // for both of them
+/// assert_eq!(pool.stats().threads, 0); // nothing to do yet
 /// ```
 ///
 /// # Dropping
@@ -75,6 +77,18 @@ pub struct WorkerPool {
 }
 
 /// A moment's view of a [`WorkerPool`], from [`WorkerPool::stats`].
+///
+/// ```
+/// use tower_wsgi::{PoolStats, WorkerPool};
+///
+/// /// What a page of metrics says.
+/// fn metrics(pool: &WorkerPool) -> String {
+///     let PoolStats { busy, queued, rejected, .. } = pool.stats();
+///     format!("busy {busy} of {}, queued {queued}, rejected {rejected}", pool.workers())
+/// }
+///
+/// assert_eq!(metrics(&WorkerPool::new(4)), "busy 0 of 4, queued 0, rejected 0");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {
@@ -154,6 +168,9 @@ impl WorkerPool {
     /// let pool = tower_wsgi::WorkerPool::new(4);
     /// assert_eq!(pool.stats().threads, 0);
     /// ```
+    ///
+    /// # Blocking
+    /// Takes the pool's lock for a moment: for every second or so, not for every request.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
         let state = lock(&self.handle.core.state);

@@ -44,6 +44,26 @@ use crate::view::{View, decode, split, tell_axum, with_path};
 /// # let request = describe(Request::new(()), peer, peer);
 /// # assert_eq!(Scope::of(&request).client(), Some(peer));
 /// ```
+///
+/// What is asked of it:
+///
+/// ```
+/// use http::{Method, Request};
+/// use tower_wsgi::Scope;
+///
+/// let mut request = Request::post("/shop/a%20cart?id=1").body(())?;
+/// Scope::shift(&mut request, "/shop");
+/// let scope = Scope::of(&request);
+///
+/// assert_eq!((scope.method(), scope.http_version()), (&Method::POST, "1.1"));
+/// assert_eq!(scope.uri(), "/shop/a%20cart?id=1"); // the request's own is `/a%20cart?id=1` now
+/// assert_eq!((scope.raw_path(), scope.query_string()), ("/shop/a%20cart", "id=1"));
+/// assert_eq!((&*scope.root_path(), &*scope.path()), ("/shop", "/shop/a cart"));
+/// assert_eq!(scope.scheme(), "http");
+/// assert_eq!((scope.client(), scope.server()), (None, None)); // no server told
+/// assert!(scope.environ().is_none()); // no synchronous host around it
+/// # Ok::<(), http::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Scope {
     pub(crate) view: View,
@@ -110,6 +130,17 @@ impl Scope {
 
     /// Says that a host in front has taken `root_path` off the request's path: the full path is the two together. Percent-encoded,
     /// with a slash at its start; one at its end makes no difference.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_wsgi::Scope;
+    ///
+    /// // A proxy has `/shop` and sends the rest.
+    /// let request = Request::get("/cart").body(())?;
+    /// let scope = Scope::of(&request).with_root_path("/shop");
+    /// assert_eq!((&*scope.root_path(), &*scope.path()), ("/shop", "/shop/cart"));
+    /// # Ok::<(), http::Error>(())
+    /// ```
     #[must_use]
     pub fn with_root_path(mut self, root_path: &str) -> Self {
         let root_path = root_path.trim_end_matches('/');

@@ -35,7 +35,14 @@ use crate::output::Output;
 ///     .layer(WsgiLayer::adapter())
 ///     .layer(sync_fn(timing))
 ///     .service(|_: Request<Input>| Response::new("Hello World!"));
-/// # let _ = service;
+///
+/// # use tower::ServiceExt;
+/// # tokio::runtime::Runtime::new()?.block_on(async {
+/// let response = service.oneshot(Request::new(tower_wsgi::Body::empty())).await?;
+/// assert!(response.headers().contains_key("server-timing"));
+/// # Ok::<(), BoxError>(())
+/// # })?;
+/// # Ok::<(), BoxError>(())
 /// ```
 #[must_use]
 pub fn sync_fn<F, R>(function: F) -> SyncFnLayer<F>
@@ -47,11 +54,52 @@ where
 }
 
 /// The layer that [`sync_fn`] makes.
+///
+/// ```
+/// use http::{HeaderValue, Request, Response};
+/// use tower_layer::Layer;
+/// use tower_wsgi::{BoxError, Input, SyncHandler, sync_fn};
+///
+/// let no_store = sync_fn(|request: Request<Input>, next: &dyn SyncHandler| {
+///     let mut response = next.call(request)?;
+///     response.headers_mut().insert("cache-control", HeaderValue::from_static("no-store"));
+///     Ok::<_, BoxError>(response)
+/// });
+///
+/// // One layer around several handlers: its function is shared.
+/// let shop = no_store.layer(|_: Request<Input>| Response::new("the shop"));
+/// let blog = no_store.clone().layer(|_: Request<Input>| Response::new("the blog"));
+/// assert_eq!(shop.call(Request::new(Input::empty()))?.headers()["cache-control"], "no-store");
+/// assert_eq!(blog.call(Request::new(Input::empty()))?.headers()["cache-control"], "no-store");
+/// # Ok::<(), BoxError>(())
+/// ```
 pub struct SyncFnLayer<F> {
     function: Arc<F>,
 }
 
 /// The handler that a [`SyncFnLayer`] makes.
+///
+/// ```
+/// use http::{Request, Response, StatusCode};
+/// use tower_layer::Layer;
+/// use tower_wsgi::{BoxError, Input, Output, SyncHandler, sync_fn};
+///
+/// fn members_only(request: Request<Input>, next: &dyn SyncHandler) -> Result<Response<Output>, BoxError> {
+///     if request.headers().contains_key("cookie") {
+///         return next.call(request);
+///     }
+///     let mut refusal = Response::new(Output::empty());
+///     *refusal.status_mut() = StatusCode::UNAUTHORIZED;
+///     Ok(refusal)
+/// }
+///
+/// // A handler like any other: a test calls it, with no service around it.
+/// let club = sync_fn(members_only).layer(|_: Request<Input>| Response::new("welcome"));
+/// assert_eq!(club.call(Request::new(Input::empty()))?.status(), 401);
+/// let member = Request::get("/").header("cookie", "id=1").body(Input::empty())?;
+/// assert_eq!(club.call(member)?.status(), 200);
+/// # Ok::<(), BoxError>(())
+/// ```
 pub struct SyncFn<F, H> {
     function: Arc<F>,
     next: H,

@@ -52,9 +52,12 @@ const QUERY: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b
 /// use tower_wsgi::Variables;
 ///
 /// let request = Request::get("/a%20b?c=d").header("host", "example.org").body(()).unwrap();
-/// let variables = Variables::of(&request);
+/// let mut variables = Variables::of(&request);
 /// assert_eq!(variables.get("PATH_INFO"), Some(&b"/a b"[..]));
 /// assert_eq!(variables.get("HTTP_HOST"), Some(&b"example.org"[..]));
+///
+/// variables.set("REMOTE_USER", "alice");
+/// assert!(variables.iter().any(|(name, value)| name == "REMOTE_USER" && value == b"alice"));
 ///
 /// let again = variables.into_request().unwrap();
 /// assert_eq!(again.uri(), "/a%20b?c=d");
@@ -336,6 +339,23 @@ impl fmt::Debug for Variables {
 }
 
 /// The name of a variable, as [`Variables::visit`] shows it. `Display` writes it out: `HTTP_ACCEPT`.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use http::{HeaderName, Request};
+/// use tower_wsgi::Variables;
+///
+/// // A host with many requests makes the name of a header's variable once.
+/// let mut names: HashMap<HeaderName, String> = HashMap::new();
+/// let mut others = Vec::new();
+/// let request = Request::get("/").header("accept", "*/*").body(()).unwrap();
+/// Variables::visit(&request, |name, _| match (name.header(), name.plain()) {
+///     (Some(header), _) => drop(names.entry(header.clone()).or_insert_with(|| name.to_string())),
+///     (None, plain) => others.extend(plain.map(str::to_owned)),
+/// });
+/// assert_eq!(names[&http::header::ACCEPT], "HTTP_ACCEPT");
+/// assert!(others.iter().any(|name| name == "REQUEST_METHOD"));
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct VariableName<'a>(Name<'a>);
 

@@ -23,9 +23,29 @@ pub(crate) trait Sink {
 /// Writes are gathered up to 16 KiB; [`flush`](io::Write::flush) sends what there is, and the end of the function does. The response's head goes
 /// out with the first bytes that are sent.
 ///
+/// ```
+/// use std::io::{Read, Write};
+/// use http::{HeaderMap, HeaderName, HeaderValue};
+/// use tower_wsgi::{Output, Writer};
+///
+/// fn table(writer: &mut Writer<'_>) -> std::io::Result<()> {
+///     writeln!(writer, "id,name")?; // gathered
+///     writer.send("1,Ann\n2,Bob\n")?; // not copied, and sent behind it
+///     let rows = (HeaderName::from_static("rows"), HeaderValue::from(2));
+///     writer.set_trailers(HeaderMap::from_iter([rows]));
+///     Ok(())
+/// }
+///
+/// let (mut reader, mut text) = (Output::writer(table).into_reader(), String::new());
+/// reader.read_to_string(&mut text)?;
+/// assert_eq!(text, "id,name\n1,Ann\n2,Bob\n");
+/// assert_eq!(reader.trailers().expect("the end was read")["rows"], "2");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
 /// # Blocking
 /// Blocks the calling thread while `send_queue_size` chunks wait for the client; woken when half of them are gone, or
-/// the client is.
+/// the client is. Where the body is not a [`WsgiService`](crate::WsgiService)'s, its thread is at most two chunks ahead of who reads it.
 ///
 /// # Errors
 /// [`BrokenPipe`](io::ErrorKind::BrokenPipe) as soon as the response is wanted no more; [`InvalidInput`](io::ErrorKind::InvalidInput) for what
@@ -45,6 +65,9 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// See [`Writer`].
+    ///
+    /// # Blocking
+    /// While there is no room for a chunk: see [`Writer`].
     pub fn send(&mut self, chunk: impl Into<Bytes>) -> io::Result<()> {
         let chunk = chunk.into();
         self.send_gathered()?;

@@ -58,13 +58,21 @@ pub enum EventLoop {
 
 /// A Python ASGI application ([ASGI 3](https://asgi.readthedocs.io/en/latest/specs/main.html)) as a tower service: FastAPI, Starlette, Django, Quart, or a plain coroutine function.
 ///
-/// ```no_run
+/// ```
 /// use axum::Router;
 /// use tower_wsgi_python::PyAsgi;
 ///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), tower_wsgi::BoxError> {
+/// # tower_wsgi_python::Import::new("shop.main:app").path("tests/apps/docs").load()?;
 /// let shop = PyAsgi::import("shop.main:app")?;
 /// let app: Router = Router::new().nest_service("/shop", shop.clone()).fallback_service(shop);
-/// # Ok::<(), tower_wsgi_python::Error>(())
+/// # use tower::ServiceExt;
+/// # let request = http::Request::get("/shop/cart").body(axum::body::Body::empty())?;
+/// # let body = app.oneshot(request).await?.into_body();
+/// # assert_eq!(axum::body::to_bytes(body, 100).await?, "/shop/cart");
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// It is a service for requests with any body, as cheap to clone as an `Arc`, and always ready. For a prefix in front of other services see [`PyAsgiLayer`]; for a synchronous host wrap it in
@@ -76,6 +84,20 @@ pub enum EventLoop {
 /// | [`EventLoop`], for [`on`](Self::on) | uvloop, or else asyncio | what the application runs on |
 /// | [`send_queue_size`](Self::send_queue_size) | 10 chunks | how far a response, or a WebSocket's messages, run ahead of the client |
 /// | [`max_message_size`](Self::max_message_size) | 16 MiB | the biggest message that a WebSocket's client may send |
+///
+/// ```
+/// use http::Request;
+/// use tower_wsgi::{AsgiHandler, Input, SyncHandler};
+/// use tower_wsgi_python::PyAsgi;
+///
+/// # tower_wsgi_python::Import::new("shop.main:app").path("tests/apps/docs").load()?;
+/// // Clients of this clone hold less memory.
+/// let shop = PyAsgi::import("shop.main:app")?;
+/// let public = shop.clone().send_queue_size(4).max_message_size(64 * 1024);
+/// let response = AsgiHandler::new(public).call(Request::get("/").body(Input::empty())?)?;
+/// assert_eq!(response.status(), 200);
+/// # Ok::<(), tower_wsgi::BoxError>(())
+/// ```
 ///
 /// # The loop
 /// Each application has an event loop on a thread of its own, where all of its Python code runs; threads of the async runtime never wait for the interpreter. A request is a task of that loop. It runs
@@ -115,7 +137,20 @@ pub struct PyAsgi {
 impl PyAsgi {
     /// Starts an application that was loaded, on [`EventLoop::Auto`]; otherwise as [`on`](Self::on).
     ///
+    /// ```
+    /// use tower_wsgi_python::{Import, Interface, PyAsgi};
+    ///
+    /// # tower_wsgi_python::Import::new("shop.main:app").path("tests/apps/docs").load()?;
+    /// let app = Import::new("shop.main:app").load()?;
+    /// assert_eq!(app.interface(), Interface::Asgi);
+    /// let shop = PyAsgi::new(app)?;
+    /// # Ok::<(), tower_wsgi_python::Error>(())
+    /// ```
+    ///
     /// # Errors
+    /// As [`on`](Self::on).
+    ///
+    /// # Blocking
     /// As [`on`](Self::on).
     pub fn new(app: PyApp) -> Result<Self, Error> {
         Self::on(app, EventLoop::Auto)
@@ -133,7 +168,10 @@ impl PyAsgi {
     /// let code = c"async def app(scope, receive, send): ...";
     /// let app = Python::attach(|py| PyModule::from_code(py, code, c"", c"")?.getattr("app").map(Bound::unbind)).unwrap();
     /// let service = PyAsgi::on(PyApp::from_callable("app", app), EventLoop::Asyncio)?;
-    /// # Ok::<(), tower_wsgi_python::Error>(())
+    /// # use tower_wsgi::{AsgiHandler, Input, SyncHandler};
+    /// # let response = AsgiHandler::new(service).call(http::Request::new(Input::empty()))?;
+    /// # assert_eq!(response.status(), 500);
+    /// # Ok::<(), tower_wsgi::BoxError>(())
     /// ```
     ///
     /// # Errors
@@ -147,8 +185,12 @@ impl PyAsgi {
 
     /// Loads the application at `target`, `"package.module:attribute"`, with the active virtual environment, and starts it. For more settings see [`Import`].
     ///
-    /// ```no_run
-    /// let app = tower_wsgi_python::PyAsgi::import("shop.main:app")?;
+    /// ```
+    /// # tower_wsgi_python::Import::new("shop.main:app").path("tests/apps/docs").load()?;
+    /// use tower_wsgi_python::PyAsgi;
+    ///
+    /// let app = PyAsgi::import("shop.main:app")?;
+    /// # assert_eq!(format!("{app:?}"), "PyAsgi { app: \"shop.main:app\", .. }");
     /// # Ok::<(), tower_wsgi_python::Error>(())
     /// ```
     ///
@@ -179,14 +221,26 @@ impl PyAsgi {
     ///
     /// What goes wrong in that is in the log. A later call waits for the same end.
     ///
-    /// ```no_run
-    /// # async fn end(app: tower_wsgi_python::PyAsgi) {
+    /// ```
     /// use std::time::Duration;
+    /// use http::Request;
+    /// use tower::ServiceExt;
+    /// use tower_wsgi::Body;
+    /// use tower_wsgi_python::PyAsgi;
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), tower_wsgi::BoxError> {
+    /// # tower_wsgi_python::Import::new("shop.main:app").path("tests/apps/docs").load()?;
+    /// let app = PyAsgi::import("shop.main:app")?;
+    /// // … serve it …
     ///
     /// // After the server's own graceful shutdown: a response that its client still reads counts as running.
     /// if tokio::time::timeout(Duration::from_secs(30), app.shutdown()).await.is_err() {
     ///     eprintln!("the application takes too long");
     /// }
+    /// let late = app.oneshot(Request::new(Body::empty())).await?;
+    /// assert_eq!(late.status(), 503);
+    /// # Ok(())
     /// # }
     /// ```
     ///

@@ -11,9 +11,25 @@ use pyo3::types::PyString;
 /// `Display` says it in one line and, where Python raised something, with Python's own traceback below.
 ///
 /// ```
-/// let error = tower_wsgi_python::PyWsgi::import("no_such_module:app").unwrap_err();
-/// assert!(error.is_import());
+/// use tower_wsgi_python::{Error, PyWsgi};
+///
+/// /// What a program says to its supervisor.
+/// fn exit_code(error: &Error) -> u8 {
+///     match error {
+///         e if e.is_import() => 3,
+///         e if e.is_startup() => 4,
+///         e if e.is_interpreter() => 5,
+///         _ => 1,
+///     }
+/// }
+///
+/// let error = PyWsgi::import("no_such_module:app").unwrap_err();
+/// assert_eq!(exit_code(&error), 3);
 /// assert!(error.to_string().contains("no_such_module"));
+/// assert!(error.traceback().is_none()); // there is nothing to see in it
+///
+/// let error = PyWsgi::import("wsgiref.simple_server:no_such_app").unwrap_err();
+/// assert!(error.traceback().is_some_and(|text| text.contains("AttributeError")));
 /// ```
 #[derive(Clone)]
 pub struct Error {

@@ -18,7 +18,23 @@ use crate::interpreter;
 ///
 /// let app = Import::new("wsgiref.simple_server:demo_app").load()?;
 /// let app = PyWsgi::new(app);
+/// # assert_eq!(format!("{app:?}"), "PyWsgi { name: \"wsgiref.simple_server:demo_app\", .. }");
 /// # Ok::<(), tower_wsgi_python::Error>(())
+/// ```
+///
+/// An application that a function makes, and that is in none of the usual places:
+///
+/// ```
+/// use tower_wsgi_python::Import;
+///
+/// # let temporary = tempfile::tempdir()?;
+/// # let site = temporary.path();
+/// # std::fs::create_dir(site.join("src"))?;
+/// std::fs::write(site.join("src/shop.py"), "def create_app(): return lambda environ, start_response: []")?;
+///
+/// let app = Import::new("shop:create_app").factory(true).chdir(site).path("src").load()?;
+/// assert_eq!(app.name(), "shop:create_app");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # The interpreter
@@ -59,6 +75,14 @@ impl Import {
     }
 
     /// The virtual environment whose packages are used; by default the active one.
+    ///
+    /// ```
+    /// use tower_wsgi_python::Import;
+    ///
+    /// // It is looked at before anything is imported.
+    /// let error = Import::new("mysite.wsgi:application").venv("/no/such/venv").load().unwrap_err();
+    /// assert!(error.is_interpreter());
+    /// ```
     pub fn venv(mut self, dir: impl Into<PathBuf>) -> Self {
         self.venv = Some(dir.into());
         self
@@ -180,12 +204,44 @@ fn type_name(object: &Bound<'_, PyAny>) -> String {
 }
 
 /// A Python application, loaded: what [`PyWsgi`](crate::PyWsgi) and [`PyAsgi`](crate::PyAsgi) are made of.
+///
+/// ```
+/// use pyo3::prelude::*;
+/// use tower_wsgi_python::{Import, Interface, PyApp};
+///
+/// let demo = Import::new("wsgiref.simple_server:demo_app").load()?;
+/// assert_eq!((demo.name(), demo.interface()), ("wsgiref.simple_server:demo_app", Interface::Wsgi));
+///
+/// // One that this program has made itself.
+/// let code = c"async def app(scope, receive, send): ...";
+/// let app = Python::attach(|py| PyModule::from_code(py, code, c"", c"")?.getattr("app").map(Bound::unbind))?;
+/// let app = PyApp::from_callable("mine", app);
+/// assert_eq!((app.name(), app.interface()), ("mine", Interface::Asgi));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct PyApp {
     callable: Py<PyAny>,
     target: String,
 }
 
 /// What a Python application speaks.
+///
+/// ```
+/// use axum::Router;
+/// use tower_wsgi::WsgiService;
+/// use tower_wsgi_python::{Error, Import, Interface, PyApp, PyAsgi, PyWsgi};
+///
+/// /// Hosts an application of either kind.
+/// fn host(app: PyApp) -> Result<Router, Error> {
+///     Ok(match app.interface() {
+///         Interface::Wsgi => Router::new().fallback_service(WsgiService::new(PyWsgi::new(app))),
+///         Interface::Asgi => Router::new().fallback_service(PyAsgi::new(app)?),
+///     })
+/// }
+///
+/// assert!(host(Import::new("wsgiref.simple_server:demo_app").load()?).is_ok());
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interface {
     /// [PEP 3333](https://peps.python.org/pep-3333/): a callable of `environ` and `start_response`.
@@ -201,6 +257,9 @@ impl PyApp {
     }
 
     /// What the application speaks: ASGI if calling it makes a coroutine or takes three arguments, WSGI otherwise.
+    ///
+    /// # Blocking
+    /// The calling thread waits for the interpreter's lock: it looks at a Python object.
     #[must_use]
     pub fn interface(&self) -> Interface {
         let detect = |py: Python<'_>| -> PyResult<bool> {

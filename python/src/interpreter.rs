@@ -176,13 +176,23 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
 /// Waits for Python's own non-daemon threads.
 ///
 /// ```
+/// use std::sync::{Arc, atomic::{AtomicBool, Ordering}};
+/// use pyo3::{prelude::*, types::PyCFunction};
 /// use tower_wsgi_python::{PyWsgi, run_exit_handlers};
 ///
 /// let app = PyWsgi::import("wsgiref.simple_server:demo_app")?;
+/// let saved = Arc::new(AtomicBool::new(false));
+/// let save = saved.clone();
+/// Python::attach(|py| {
+///     let save = PyCFunction::new_closure(py, None, None, move |_, _| save.store(true, Ordering::Relaxed))?;
+///     py.import("atexit")?.call_method1("register", (save,)) // as an application does
+///         .map(drop)
+/// })?;
 /// // … serve it …
 /// drop(app);
 /// run_exit_handlers();
-/// # Ok::<(), tower_wsgi_python::Error>(())
+/// assert!(saved.load(Ordering::Relaxed));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn run_exit_handlers() {
     let ran = Python::try_attach(|py| -> PyResult<()> {

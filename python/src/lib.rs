@@ -104,6 +104,9 @@
 //! # Features
 //! - `server` (default): the command-line server `tower-wsgi`. The library needs nothing of it.
 
+// Examples compile without warnings, as what is pasted from them does. What one only shows, it need not use.
+#![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
+
 mod asgi;
 mod error;
 mod import;

@@ -39,6 +39,11 @@ use crate::interpreter::attached;
 /// let app: Router = Router::new()
 ///     .route("/rust", get(|| async { "from Rust\n" }))
 ///     .layer(WsgiLayer::new(site).at("/site"));
+/// # use tower::ServiceExt;
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// # let request = http::Request::get("/site").body(axum::body::Body::empty()).unwrap();
+/// # assert_eq!(app.oneshot(request).await.unwrap().status(), 200);
+/// # });
 /// # Ok::<(), tower_wsgi_python::Error>(())
 /// ```
 ///
@@ -66,6 +71,9 @@ use crate::interpreter::attached;
 ///
 /// # Blocking
 /// The application runs on the calling thread, which is a worker's behind a `WsgiLayer`. One thread at a time runs Python in an interpreter with a global lock: `workers` is how many requests can wait for something at once, a database say.
+///
+/// # Cancellation
+/// Python code that runs is not interrupted. When the response is wanted no more, reads and `write` raise `OSError`, `tower_wsgi.client_disconnected` tells it, and the iterable gets its `close`.
 pub struct PyWsgi {
     callable: Py<PyAny>,
     name: String,
@@ -74,6 +82,21 @@ pub struct PyWsgi {
 
 impl PyWsgi {
     /// Hosts an application that was loaded.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_wsgi::{Input, SyncHandler};
+    /// use tower_wsgi_python::{Import, PyWsgi};
+    ///
+    /// let site = PyWsgi::new(Import::new("wsgiref.simple_server:demo_app").load()?);
+    /// // A plain call, as a test or a synchronous host does it.
+    /// let response = site.call(Request::get("/").body(Input::empty())?)?;
+    /// assert_eq!(response.status(), 200);
+    /// # Ok::<(), tower_wsgi::BoxError>(())
+    /// ```
+    ///
+    /// # Blocking
+    /// The calling thread waits for the interpreter's lock.
     #[must_use]
     pub fn new(app: PyApp) -> Self {
         let name = app.name().to_owned();
@@ -92,6 +115,19 @@ impl PyWsgi {
     }
 
     /// Says that other processes serve the same application: `wsgi.multiprocess`, false by default.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_wsgi::{Input, SyncHandler};
+    /// use tower_wsgi_python::PyWsgi;
+    ///
+    /// // An application that shows its environ.
+    /// let site = PyWsgi::import("wsgiref.simple_server:demo_app")?.multiprocess(true);
+    /// let response = site.call(Request::get("/").body(Input::empty())?)?;
+    /// let text = std::io::read_to_string(response.into_body().into_reader())?;
+    /// assert!(text.contains("wsgi.multiprocess = True"));
+    /// # Ok::<(), tower_wsgi::BoxError>(())
+    /// ```
     #[must_use]
     pub fn multiprocess(mut self, multiprocess: bool) -> Self {
         self.template.set_multiprocess(multiprocess);

@@ -32,12 +32,19 @@ use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait};
 /// }
 ///
 /// let handler = AsgiHandler::new(Router::<()>::new().route("/order", post(order)));
+/// # use tower_wsgi::{Input, SyncHandler};
+/// # let response = handler.call(http::Request::post("/order").body(Input::empty())?)?;
+/// # assert_eq!(std::io::read_to_string(response.into_body().into_reader())?, "thank you\n");
+/// # Ok::<(), tower_wsgi::BoxError>(())
 /// ```
 ///
 /// The same router in a server that goes on after the response, `axum::serve` say, has nobody to wait for the tasks: there they are just spawned. ([`of`](Self::of) does so too, where the extractor does not reach.
 /// `Extension<BackgroundTasks>` finds those of an `AsgiHandler` only.)
 ///
 /// A synchronous handler behind a further [`WsgiService`](crate::WsgiService) finds it among the extensions, too.
+///
+/// # Blocking
+/// A synchronous host's thread waits in the read that would tell the end of the body. The end of the last task wakes it, or that of `wait_time`.
 ///
 /// # Cancellation
 /// When the host drops the response early, tasks go on, up to `wait_time`; so do those that are spawned after the end. What is over `wait_time` is cancelled at its next `await`.
@@ -77,6 +84,25 @@ impl BackgroundTasks {
     }
 
     /// Starts a task on the service's runtime. A panic of it is logged. On a runtime that is shut down it is dropped without being run.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use axum::{Router, routing::post};
+    /// use http::Request;
+    /// use tower_wsgi::{AsgiHandler, BackgroundTasks, Input, SyncHandler};
+    ///
+    /// let (mail, sent) = mpsc::channel();
+    /// let order = async move |background: BackgroundTasks| {
+    ///     background.spawn(async move { mail.send("an invoice") });
+    ///     "thank you\n"
+    /// };
+    /// let handler = AsgiHandler::new(Router::<()>::new().route("/order", post(order)));
+    ///
+    /// let response = handler.call(Request::post("/order").body(Input::empty())?)?;
+    /// assert_eq!(std::io::read_to_string(response.into_body().into_reader())?, "thank you\n");
+    /// assert_eq!(sent.try_recv()?, "an invoice"); // the end of the body waited for it
+    /// # Ok::<(), tower_wsgi::BoxError>(())
+    /// ```
     pub fn spawn<F>(&self, task: F)
     where
         F: Future + Send + 'static,

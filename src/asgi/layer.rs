@@ -123,6 +123,25 @@ pub struct AsgiHandler<S, B = Body> {
 }
 
 /// The handler that [`AsgiLayer::new(service)`](AsgiLayer::new) makes of an inner handler.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use http::{Request, Response};
+/// use tower_layer::Layer;
+/// use tower_wsgi::{Asgi, AsgiLayer, Input, SyncHandler};
+///
+/// type Legacy = fn(Request<Input>) -> Response<&'static str>;
+///
+/// let legacy: Legacy = |_| Response::new("the old way");
+/// let api = Router::<()>::new().route("/", get(|| async { "the new way" }));
+/// let app: Asgi<Router, Legacy> = AsgiLayer::new(api).at("/api").layer(legacy);
+///
+/// for (path, text) in [("/", "the old way"), ("/api", "the new way")] {
+///     let response = app.call(Request::get(path).body(Input::empty())?)?;
+///     assert_eq!(std::io::read_to_string(response.into_body().into_reader())?, text);
+/// }
+/// # Ok::<(), tower_wsgi::BoxError>(())
+/// ```
 pub struct Asgi<S, H, B = Body> {
     outer: AsgiHandler<S, B>,
     prefix: Arc<str>,
@@ -180,8 +199,9 @@ impl AsgiLayer<Adapter> {
     ///     .layer(AsgiLayer::adapter())
     ///     .layer(CompressionLayer::new())
     ///     .service(router);
-    /// # fn is_handler(_: impl tower_wsgi::SyncHandler) {}
-    /// # is_handler(handler);
+    /// # use tower_wsgi::{Input, SyncHandler};
+    /// # let request = http::Request::get("/").body(Input::empty()).unwrap();
+    /// # assert_eq!(handler.call(request).unwrap().status(), 200);
     /// ```
     #[must_use]
     pub fn adapter() -> Self {
@@ -194,6 +214,26 @@ impl<S, B> AsgiLayer<S, B> {
     ///
     /// Timers, sockets and tasks need it to be driven. A multi-threaded runtime is. A current-thread one is only while some thread is in its `block_on`: without that, a service that
     /// waits for one of them waits for ever. Tasks that are spawned on a runtime that has been shut down are dropped.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use http::Request;
+    /// use tower_layer::Layer;
+    /// use tower_wsgi::{AsgiLayer, Input, SyncHandler};
+    ///
+    /// /// Where a task of the service runs.
+    /// async fn task() -> String {
+    ///     let name = async { std::thread::current().name().unwrap_or_default().to_owned() };
+    ///     tokio::spawn(name).await.unwrap_or_default()
+    /// }
+    ///
+    /// let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("mine").enable_all().build()?;
+    /// let layer = AsgiLayer::adapter().runtime(runtime.handle().clone());
+    /// let handler = layer.layer(Router::<()>::new().route("/", get(task)));
+    /// let response = handler.call(Request::get("/").body(Input::empty())?)?;
+    /// assert_eq!(std::io::read_to_string(response.into_body().into_reader())?, "mine");
+    /// # Ok::<(), tower_wsgi::BoxError>(())
+    /// ```
     #[must_use]
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.settings.runtime = Some(runtime);
@@ -202,6 +242,25 @@ impl<S, B> AsgiLayer<S, B> {
 
     /// How long the end of a response waits for the request's [`BackgroundTasks`], counted from the end of the body, or from its drop; then they are cancelled. By default the wait
     /// takes as long as they do. Zero cancels them at the end of the body. It bounds how long tasks that clients can make long hold a host's thread, or a CGI program.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum::{Extension, Router, routing::get};
+    /// use http::Request;
+    /// use tower_layer::Layer;
+    /// use tower_wsgi::{AsgiLayer, BackgroundTasks, Input, SyncHandler};
+    ///
+    /// async fn order(Extension(background): Extension<BackgroundTasks>) -> &'static str {
+    ///     background.spawn(std::future::pending::<()>()); // without an end
+    ///     "thank you\n"
+    /// }
+    ///
+    /// let router = Router::<()>::new().route("/", get(order));
+    /// let handler = AsgiLayer::adapter().wait_time(Duration::from_millis(5)).layer(router);
+    /// let response = handler.call(Request::get("/").body(Input::empty())?)?;
+    /// assert_eq!(std::io::read_to_string(response.into_body().into_reader())?, "thank you\n");
+    /// # Ok::<(), tower_wsgi::BoxError>(())
+    /// ```
     ///
     /// The runtime needs its time driver: without it, the read that would wait fails.
     #[must_use]
@@ -225,8 +284,9 @@ impl<S, B> AsgiLayer<S, B> {
     ///     .layer(AsgiLayer::adapter().request_body::<axum::body::Body>())
     ///     .layer(from_fn(authenticate))
     ///     .service(Router::<()>::new());
-    /// # fn is_handler(_: impl tower_wsgi::SyncHandler) {}
-    /// # is_handler(handler);
+    /// # use tower_wsgi::{Input, SyncHandler};
+    /// # let request = http::Request::get("/").body(Input::empty()).unwrap();
+    /// # assert_eq!(handler.call(request).unwrap().status(), 404);
     /// ```
     #[must_use]
     pub fn request_body<T>(self) -> AsgiLayer<S, T> {

@@ -35,6 +35,19 @@ const STATUS: HeaderName = HeaderName::from_static("status");
 /// Answers the request that this process was started for: meta-variables from its environment, the request's body from its standard input, the response to its standard
 /// output.
 ///
+/// ```no_run
+/// use std::process::ExitCode;
+/// use http::{Request, Response};
+/// use tower_wsgi::{Environ, Input, gateway::cgi};
+///
+/// fn main() -> ExitCode {
+///     cgi::run(|request: Request<Input>| {
+///         let environ = Environ::of(&request);
+///         Response::new(format!("this is {}", String::from_utf8_lossy(&environ.script_name())))
+///     })
+/// }
+/// ```
+///
 /// Errors go to standard error, where CGI hosts look for them, one line each, beside what `tracing` is told; the exit code is then a failure.
 ///
 /// Not inside `#[tokio::main]`: there the calling thread polls a task, and is not to be blocked. What has to be set up asynchronously goes before it, on a runtime that the router is given then:
@@ -112,7 +125,10 @@ pub fn run<H: SyncHandler>(handler: H) -> ExitCode {
 /// more ([`Error::is_disconnected`]).
 ///
 /// # Blocking
-/// Until the response is sent, and its [`BackgroundTasks`](crate::BackgroundTasks) are done, or their time is over.
+/// Until the response is sent, and its [`BackgroundTasks`](crate::BackgroundTasks) are done, or their time is over. The calling thread runs the handler, reads `input` for it, and writes.
+///
+/// # Cancellation
+/// It cannot be given up. When `output` takes no more, the body is dropped; the tasks are waited for all the same.
 pub fn serve<H, R, W>(handler: &H, variables: Variables, input: R, output: W) -> Result<(), Error>
 where
     H: SyncHandler + ?Sized,

@@ -30,6 +30,19 @@ use crate::response::{check_head, drop_hop_by_hop, error_response, fit_length, i
 
 /// Has `handler` answer a request, and makes of that what can be sent as it is.
 ///
+/// ```
+/// use http::{Request, Response};
+/// use tower_wsgi::{Error, Input, gateway};
+///
+/// let broken = |_: Request<Input>| Err::<Response<String>, _>("no such table");
+/// let response = gateway::respond(&broken, Request::new(Input::empty()));
+/// assert_eq!(response.status(), 500);
+/// let error = response.extensions().get::<Error>().expect("the reason");
+/// assert!(error.is_handler());
+/// // The client is told no more than the status.
+/// assert_eq!(std::io::read_to_string(response.into_body()).unwrap(), "Internal Server Error\n");
+/// ```
+///
 /// - What fails before the body's first byte (the handler, a panic in it, the first chunk of an iterator, a head that cannot be sent) is told to `tracing`, which needs a subscriber to be seen, and becomes a plain 500 (or what
 ///   [`Error::status`] says), with the [`Error`] among the response's extensions.
 /// - Hop-by-hop headers are dropped: the host sets its own. `Content-Length` is set where the length is known. A body that goes over its `Content-Length` is cut off; the
@@ -46,6 +59,9 @@ use crate::response::{check_head, drop_hop_by_hop, error_response, fit_length, i
 /// # Blocking
 /// Waits for the response's head; with an iterator, a reader or a writing function as the body, for its first bytes too, since they decide about the head. See
 /// [`Output::into_reader`] for the body.
+///
+/// # Cancellation
+/// Dropping the response drops what makes its body, as [`Output::into_reader`] says.
 pub fn respond<H: SyncHandler + ?Sized>(handler: &H, request: Request<Input>) -> Response<Input> {
     let method = request.method().clone();
     let answered = match guard(|| handler.call(request)) {

@@ -27,9 +27,32 @@ use crate::response::error_response;
 
 /// The response of a [`WsgiService`](crate::WsgiService), before it is there.
 ///
+/// ```
+/// use http::{Request, Response};
+/// use tower_service::Service;
+/// use tower_wsgi::{Body, BoxError, Input, ResponseFuture, WsgiService};
+///
+/// /// A type that can be named, where a service of one's own holds the future.
+/// type Hello = fn(Request<Input>) -> Response<&'static str>;
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), BoxError> {
+/// let mut service: WsgiService<Hello> = WsgiService::new(|_| Response::new("Hello World!"));
+/// let future: ResponseFuture<Hello> = service.call(Request::new(Body::empty()));
+/// assert_eq!(future.await?.status(), 200);
+///
+/// // Given up before it began: the handler is not called.
+/// drop(service.call(Request::new(Body::empty())));
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Cancellation
 /// Dropped before a worker began, the request is not run; dropped later, the handler's next read or write fails. The request itself
 /// is dropped on a worker, unless it was forwarded to the inner service.
+///
+/// # Panics
+/// A poll panics where [`queue_timeout`](crate::WsgiLayer::queue_timeout) is set, and there is no tokio runtime, or one without its time driver.
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<H: SyncHandler> {
     call: Arc<Call<H>>,
@@ -278,6 +301,31 @@ fn refusal(method: &Method, error: &Error) -> Response<Body> {
 
 pin_project! {
     /// The response of a [`Wsgi`](crate::Wsgi), before it is there: the application's or the inner service's.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use axum::Router;
+    /// use http::{Request, Response};
+    /// use tower_layer::Layer;
+    /// use tower_service::Service;
+    /// use tower_wsgi::{BoxError, Input, Wsgi, WsgiFuture, WsgiLayer};
+    ///
+    /// type Incoming = axum::extract::Request;
+    /// type Legacy = fn(Request<Input>) -> Response<&'static str>;
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), BoxError> {
+    /// let legacy: Legacy = |_| Response::new("the old way");
+    /// let mut service: Wsgi<Legacy, Router> = WsgiLayer::new(legacy).at("/legacy").layer(Router::new());
+    /// let request = Request::get("/legacy").body(axum::body::Body::empty())?;
+    /// let future: WsgiFuture<Arc<Legacy>, Router, Incoming> = service.call(request);
+    /// assert_eq!(future.await?.status(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancellation
+    /// Dropped, it drops the inner service's future, or the application's [`ResponseFuture`].
     #[must_use = "futures do nothing unless polled"]
     pub struct WsgiFuture<H: SyncHandler, S, R>
     where

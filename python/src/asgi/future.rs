@@ -24,6 +24,25 @@ const PREFETCH: u64 = 64 * 1024;
 
 /// The response of a [`PyAsgi`](crate::PyAsgi), before it is there.
 ///
+/// ```
+/// use http::Request;
+/// use tower_service::Service;
+/// use tower_wsgi::Body;
+/// use tower_wsgi_python::{PyAsgi, PyAsgiFuture};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), tower_wsgi::BoxError> {
+/// # tower_wsgi_python::Import::new("shop.main:app").path("tests/apps/docs").load()?;
+/// let mut shop = PyAsgi::import("shop.main:app")?;
+/// let future: PyAsgiFuture = shop.call(Request::get("/cart").body(Body::empty())?);
+/// assert_eq!(future.await?.status(), 200);
+///
+/// // Given up before its first poll: the application hears nothing of it.
+/// drop(shop.call(Request::get("/cart").body(Body::empty())?));
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Cancellation
 /// Dropping it before its first poll keeps the request from the application. Later, the application's `receive()` gives `http.disconnect`, and its `send()` raises `OSError`;
 /// it is not cancelled, and may go on without its client.

@@ -13,15 +13,23 @@ use super::future::PyAsgiFuture;
 
 /// Puts a Python ASGI application into an asynchronous stack, in front of the inner service: the counterpart of [`WsgiLayer`](tower_wsgi::WsgiLayer) for applications that are asynchronous already.
 ///
-/// ```no_run
+/// ```
 /// use axum::{Router, routing::get};
 /// use tower_wsgi_python::{PyAsgi, PyAsgiLayer};
 ///
-/// let shop = PyAsgi::import("shop.asgi:application")?;
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), tower_wsgi::BoxError> {
+/// # tower_wsgi_python::Import::new("shop.main:app").path("tests/apps/docs").load()?;
+/// let shop = PyAsgi::import("shop.main:app")?;
 /// let app: Router = Router::new()
 ///     .route("/", get(|| async { "from Rust" }))
 ///     .layer(PyAsgiLayer::new(shop).at("/shop"));
-/// # Ok::<(), tower_wsgi_python::Error>(())
+/// # use tower::ServiceExt;
+/// # let request = http::Request::get("/shop/cart").body(axum::body::Body::empty())?;
+/// # let body = app.oneshot(request).await?.into_body();
+/// # assert_eq!(axum::body::to_bytes(body, 100).await?, "/shop/cart");
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, Debug)]
 pub struct PyAsgiLayer {
@@ -30,6 +38,28 @@ pub struct PyAsgiLayer {
 }
 
 /// The service that [`PyAsgiLayer`] makes of an inner service.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// use http::Request;
+/// use tower::{Layer, ServiceExt};
+/// use tower_wsgi_python::{PyAsgi, PyAsgiLayer, PyAsgiStack};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), tower_wsgi::BoxError> {
+/// # tower_wsgi_python::Import::new("shop.main:app").path("tests/apps/docs").load()?;
+/// let router: Router = Router::new().route("/", get(|| async { "from Rust" }));
+/// let layer = PyAsgiLayer::new(PyAsgi::import("shop.main:app")?).at("/shop");
+/// let service: PyAsgiStack<Router> = layer.layer(router);
+///
+/// for (path, text) in [("/", "from Rust"), ("/shop/cart", "/shop/cart")] {
+///     let request = Request::get(path).body(axum::body::Body::empty())?;
+///     let body = service.clone().oneshot(request).await?.into_body();
+///     assert_eq!(axum::body::to_bytes(axum::body::Body::new(body), 100).await?, text);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// It is always ready. Readiness of the inner service is awaited inside the response future of those requests that reach it, so that neither side keeps the other from being called.
 #[derive(Clone, Debug)]
@@ -102,6 +132,27 @@ where
 
 pin_project_lite::pin_project! {
     /// The response of a [`PyAsgiStack`], before it is there: the application's or the inner service's.
+    ///
+    /// ```
+    /// use axum::{Router, extract::Request};
+    /// use tower_layer::Layer;
+    /// use tower_service::Service;
+    /// use tower_wsgi_python::{PyAsgi, PyAsgiLayer, PyAsgiStackFuture};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), tower_wsgi::BoxError> {
+    /// # tower_wsgi_python::Import::new("shop.main:app").path("tests/apps/docs").load()?;
+    /// let layer = PyAsgiLayer::new(PyAsgi::import("shop.main:app")?).at("/shop");
+    /// let mut service = layer.layer(Router::<()>::new());
+    /// let request = Request::get("/shop/cart").body(axum::body::Body::empty())?;
+    /// let future: PyAsgiStackFuture<Router, Request> = service.call(request);
+    /// assert_eq!(future.await?.status(), 200);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancellation
+    /// Dropped, it drops the inner service's future, or the application's [`PyAsgiFuture`].
     #[must_use = "futures do nothing unless polled"]
     pub struct PyAsgiStackFuture<S, R>
     where
