@@ -108,6 +108,7 @@ mod asgi;
 mod error;
 mod import;
 mod interpreter;
+mod log;
 mod text;
 mod wsgi;
 

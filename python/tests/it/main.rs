@@ -11,4 +11,5 @@ mod loading;
 mod log;
 mod memory;
 mod support;
+mod unheard;
 mod wsgi;
