@@ -193,15 +193,11 @@ impl WorkerPool {
     /// use std::time::Duration;
     /// use tower_wsgi::{WorkerPool, WsgiLayer};
     ///
-    /// fn main() {
-    ///     let pool = WorkerPool::new(15);
-    ///     let layer = WsgiLayer::adapter().pool(pool.clone());
-    ///     // … a runtime serves it, and ends.
-    /// #   drop(layer);
-    ///     if !pool.wait_idle(Duration::from_secs(5)) {
-    ///         eprintln!("some handlers were cut off: {:?}", pool.stats());
-    ///     }
-    /// }
+    /// let pool = WorkerPool::new(15);
+    /// let layer = WsgiLayer::adapter().pool(pool.clone());
+    /// // … a server runs with the layer, and ends.
+    /// # drop(layer);
+    /// assert!(pool.wait_idle(Duration::from_secs(5)), "handlers are cut off: {:?}", pool.stats());
     /// ```
     ///
     /// Handlers whose client has left hear of it ([`Environ::is_disconnected`](crate::Environ::is_disconnected)), and end when they do. A body that was put aside until its client reads on does nothing, and is not waited for.

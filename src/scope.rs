@@ -51,14 +51,15 @@ use crate::view::{View, decode, split, tell_axum, with_path};
 /// use http::{Method, Request};
 /// use tower_wsgi::Scope;
 ///
-/// let mut request = Request::post("/shop/a%20cart?id=1").body(())?;
-/// Scope::shift(&mut request, "/shop");
+/// let mut request = Request::post("/a%20shop/cart?id=1").body(())?;
+/// Scope::shift(&mut request, "/a%20shop");
 /// let scope = Scope::of(&request);
 ///
 /// assert_eq!((scope.method(), scope.http_version()), (&Method::POST, "1.1"));
-/// assert_eq!(scope.uri(), "/shop/a%20cart?id=1"); // the request's own is `/a%20cart?id=1` now
-/// assert_eq!((scope.raw_path(), scope.query_string()), ("/shop/a%20cart", "id=1"));
-/// assert_eq!((&*scope.root_path(), &*scope.path()), ("/shop", "/shop/a cart"));
+/// assert_eq!(scope.uri(), "/a%20shop/cart?id=1"); // the request's own is `/cart?id=1` now
+/// assert_eq!((scope.raw_root_path(), &*scope.root_path()), ("/a%20shop", "/a shop"));
+/// assert_eq!((scope.raw_path(), &*scope.path()), ("/a%20shop/cart", "/a shop/cart"));
+/// assert_eq!(scope.query_string(), "id=1");
 /// assert_eq!(scope.scheme(), "http");
 /// assert_eq!((scope.client(), scope.server()), (None, None)); // no server told
 /// assert!(scope.environ().is_none()); // no synchronous host around it

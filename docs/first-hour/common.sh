@@ -19,7 +19,9 @@ try() { printf '$ %s\n' "$*"; "$@"; }
 # Starts a server and waits for the line with its address.
 serve() {
   printf '$ %s &\n' "$*"
-  "$@" >server.log 2>&1 &
+  # Not left to the background job, which may be late: the line of the server before would be taken for this one's.
+  : >server.log
+  "$@" >>server.log 2>&1 &
   server=$!
   until grep -q 'http://' server.log; do
     kill -0 "$server" 2>/dev/null || { cat server.log; exit 1; }

@@ -58,7 +58,7 @@ async fn serve(site: PyWsgi) -> Result<(), BoxError> {
         .fallback_service(WsgiService::new(site));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("listening on http://{}", listener.local_addr()?);
-    Ok(axum::serve(listener, app).await?)
+    Ok(axum::serve(listener, app.into_make_service_with_connect_info::<std::net::SocketAddr>()).await?)
 }
 RUST
 try cargo build --quiet

@@ -12,15 +12,20 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{sleep, timeout};
 use tower_wsgi::{BoxError, WsgiLayer};
 use tower_wsgi_python::{Import, Interface, PyAsgi, PyAsgiLayer, PyWsgi, run_exit_handlers};
 use tracing::Level;
+
+/// How long requests may go on after the signal, and a lifespan's shutdown after that.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// Serves a Python application below a prefix.
 #[derive(Parser)]
@@ -38,8 +43,7 @@ struct Args {
     prefix: String,
 }
 
-#[tokio::main]
-async fn main() -> Result<(), BoxError> {
+fn main() -> Result<(), BoxError> {
     let args = Args::parse();
     // Exceptions of the application are among it.
     tracing_subscriber::fmt().with_max_level(Level::WARN).with_writer(io::stderr).init();
@@ -48,42 +52,48 @@ async fn main() -> Result<(), BoxError> {
     if let Some(venv) = &args.venv {
         import = import.venv(venv);
     }
-    // Imports may take seconds, and nothing else is to be done before they are.
+    // Before a runtime is there: the import and a lifespan's startup are Python code, which runs for as long as it likes.
     let app = import.load()?;
 
     let router = Router::new().route("/rust", get(|| async { "Hello from Rust\n" }));
     match app.interface() {
-        Interface::Wsgi => {
-            let site = WsgiLayer::new(PyWsgi::new(app)).at(&args.prefix);
-            serve(router.layer(site)).await?;
-        }
+        Interface::Wsgi => serve(router.layer(WsgiLayer::new(PyWsgi::new(app)).at(&args.prefix)), None)?,
         Interface::Asgi => {
-            // With its lifespan's startup: before it listens, it is ready.
             let site = PyAsgi::new(app)?;
-            serve(router.layer(PyAsgiLayer::new(site.clone()).at(&args.prefix))).await?;
-            site.shutdown().await;
+            serve(router.layer(PyAsgiLayer::new(site.clone()).at(&args.prefix)), Some(site))?;
         }
     }
-
     run_exit_handlers();
     Ok(())
 }
 
-/// Serves until the process is told to stop, and what was begun to its end.
-async fn serve(router: Router) -> Result<(), BoxError> {
+/// Serves until the process is told to stop, what was begun to its end, and then ends the ASGI application, if it is one.
+#[tokio::main]
+async fn serve(router: Router, site: Option<PyAsgi>) -> Result<(), BoxError> {
     let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
     let listener = TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
 
-    let mut told = signal(SignalKind::terminate())?;
-    let stop = async move {
-        tokio::select! {
-            _ = told.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-    };
     // With it, the application knows its client's address.
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(stop).await?;
+    tokio::select! {
+        served = axum::serve(listener, service).with_graceful_shutdown(told()) => served?,
+        // A response without an end would keep it for ever: it is cut off when the runtime ends.
+        () = async { told().await; sleep(GRACE).await } => {}
+    }
+    if let Some(site) = site
+        && timeout(GRACE, site.shutdown()).await.is_err()
+    {
+        eprintln!("the application takes too long to close");
+    }
     Ok(())
+}
+
+/// Ends when the process is told to stop: by Ctrl-C, or by SIGTERM, as systemd and Docker do it.
+async fn told() {
+    let mut terminate = signal(SignalKind::terminate()).expect("a handler can be installed");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }

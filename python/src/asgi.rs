@@ -75,8 +75,8 @@ pub enum EventLoop {
 /// # }
 /// ```
 ///
-/// It is a service for requests with any body, as cheap to clone as an `Arc`, and always ready. For a prefix in front of other services see [`PyAsgiLayer`]; for a synchronous host wrap it in
-/// [`AsgiHandler`](tower_wsgi::AsgiHandler).
+/// It is a service for requests with any body, as cheap to clone as an `Arc`, and always ready. For a prefix in front of other services see [`PyAsgiLayer`]; a `WsgiLayer` is for handlers, and with it the compiler
+/// finds `SyncHandler` not implemented for `PyAsgi`. For a synchronous host wrap it in [`AsgiHandler`](tower_wsgi::AsgiHandler).
 ///
 /// # Settings
 /// | setting | default | |
@@ -120,7 +120,7 @@ pub enum EventLoop {
 /// An application that returns closes its socket with 1000, one that fails with 1011, and the service's end closes it with 1012. `websocket.disconnect` has the client's code, 1005 if it gave none, 1006 if it vanished.
 ///
 /// # Errors
-/// The service has none. An application that fails, or returns, before its response has begun is a plain 500, with its traceback in the log (at `ERROR`, in the caller's span). After that the body ends with an error, so that hyper cuts the
+/// The service has none. An application that fails, or returns, before its response has begun is a plain 500, with its traceback in the log (at `ERROR`, in the caller's span; in a program without a `tracing` subscriber on stderr). After that the body ends with an error, so that hyper cuts the
 /// connection or resets the stream. After [`shutdown`](Self::shutdown) began: 503 with `Retry-After`.
 ///
 /// # Cancellation
@@ -175,7 +175,7 @@ impl PyAsgi {
     /// ```
     ///
     /// # Errors
-    /// [`Error::is_startup`] if the application's lifespan says that the startup failed, or raises after it began; if there is no such loop; if no thread can be started.
+    /// [`Error::is_import`] if it is beyond doubt that the application speaks WSGI. [`Error::is_startup`] if the application's lifespan says that the startup failed, or raises after it began; if there is no such loop; if no thread can be started.
     ///
     /// # Blocking
     /// The calling thread waits, detached from the interpreter, for the application's startup, as long as that takes. Inside an async runtime call it where a thread may block.

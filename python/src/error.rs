@@ -6,6 +6,8 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+use crate::log::printable;
+
 /// Why a Python application could not be loaded or started.
 ///
 /// `Display` says it in one line and, where Python raised something, with Python's own traceback below.
@@ -66,7 +68,7 @@ impl Error {
         self.inner.kind == Kind::Interpreter
     }
 
-    /// Whether the application could not be imported: there is no such module or attribute, it is not callable, or the import raised.
+    /// Whether the application could not be imported: there is no such module or attribute, it is not callable, the import raised, or what was found speaks the other interface.
     #[must_use]
     pub fn is_import(&self) -> bool {
         self.inner.kind == Kind::Import
@@ -104,7 +106,7 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// An exception as Python prints it, with its causes, but for what a terminal would take for a command: a client may have had its part in the words.
+/// An exception as Python prints it, with its causes, and [`printable`].
 pub(crate) fn traceback(py: Python<'_>, error: &PyErr) -> String {
     let format = || -> PyResult<String> {
         // The value on its own has its traceback only from Python 3.12 on.
@@ -114,11 +116,5 @@ pub(crate) fn traceback(py: Python<'_>, error: &PyErr) -> String {
         lines.try_iter()?.map(|line| Ok(line?.cast::<PyString>()?.to_string_lossy().into_owned())).collect()
     };
     // Only an exception whose own `__str__` raises gets here.
-    let text = format().unwrap_or_else(|_| error.to_string());
-    let is_command = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if !text.contains(is_command) {
-        return text;
-    }
-    let show = |c: char| if is_command(c) { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(show).collect()
+    printable(format().unwrap_or_else(|_| error.to_string()))
 }

@@ -140,6 +140,12 @@ impl Import {
         let (module, attribute) = self.parts()?;
         let (attribute, factory) = match attribute.strip_suffix("()") {
             Some(attribute) => (attribute, true),
+            None if attribute.contains('(') => {
+                return Err(fail(format!(
+                    "{:?} is more than a call without arguments, NAME(): what needs arguments needs a function of its own that passes them",
+                    self.target
+                )));
+            }
             None => (attribute, self.factory),
         };
         let imported = PyModule::import(py, module).map_err(|error| import_error(py, module, &error))?;
@@ -150,8 +156,8 @@ impl Import {
             })?;
         }
         if !object.is_callable() {
-            let kind = type_name(&object);
-            return Err(fail(format!("{module}:{attribute} is not callable: it is a {kind}")));
+            let kind = a_type(&object);
+            return Err(fail(format!("{module}:{attribute} is not callable: it is {kind}")));
         }
         if factory {
             object = object.call0().map_err(|error| {
@@ -159,9 +165,9 @@ impl Import {
                 Error::raised(Kind::Import, message, py, &error)
             })?;
             if !object.is_callable() {
-                let kind = type_name(&object);
+                let kind = a_type(&object);
                 return Err(fail(format!(
-                    "the factory {module}:{attribute} returned no application: a {kind} is not callable"
+                    "the factory {module}:{attribute} returned no application: {kind} is not callable"
                 )));
             }
         }
@@ -195,12 +201,27 @@ fn import_error(py: Python<'_>, module: &str, error: &PyErr) -> Error {
             let path = path.map(|path| path.to_string()).unwrap_or_default();
             Error::new(Kind::Import, format!("no module named {name}; Python looked in {path}"))
         }
-        _ => Error::raised(Kind::Import, format!("{module} failed while it was imported"), py, error),
+        Some(name) => {
+            let hint = match interpreter::environment() {
+                Some(Some(venv)) => format!("; packages come from {}", venv.display()),
+                Some(None) => {
+                    "; no virtual environment is active: VIRTUAL_ENV is not set (--venv, Import::venv)"
+                        .to_owned()
+                }
+                None => String::new(),
+            };
+            let message = format!("{module} failed while it was imported: no module named {name}{hint}");
+            Error::raised(Kind::Import, message, py, error)
+        }
+        None => Error::raised(Kind::Import, format!("{module} failed while it was imported"), py, error),
     }
 }
 
-fn type_name(object: &Bound<'_, PyAny>) -> String {
-    object.get_type().name().map_or_else(|_| "value".to_owned(), |name| name.to_string())
+/// The name of an object's type, with its article.
+fn a_type(object: &Bound<'_, PyAny>) -> String {
+    let name = object.get_type().name().map_or_else(|_| "value".to_owned(), |name| name.to_string());
+    let article = if name.starts_with(['a', 'e', 'i', 'o', 'A', 'E', 'I', 'O']) { "an" } else { "a" };
+    format!("{article} {name}")
 }
 
 /// A Python application, loaded: what [`PyWsgi`](crate::PyWsgi) and [`PyAsgi`](crate::PyAsgi) are made of.
@@ -223,6 +244,9 @@ pub struct PyApp {
     callable: Py<PyAny>,
     target: String,
 }
+
+/// `inspect.CO_VARARGS`: a function's code takes `*args`.
+const VARARGS: usize = 4;
 
 /// What a Python application speaks.
 ///
@@ -287,6 +311,33 @@ impl PyApp {
             // What cannot be looked into, a function written in C say, is far more often WSGI.
             Ok(false) | Err(_) => Interface::Wsgi,
         }
+    }
+
+    /// Whether it is beyond doubt that a call as ASGI has it would raise: a Python function of two arguments, or an object with such a `__call__`.
+    ///
+    /// The code tells, and not the signature, which a decorator takes over from the function inside.
+    pub(crate) fn is_surely_wsgi(&self) -> bool {
+        let detect = |py: Python<'_>| -> PyResult<bool> {
+            let types = py.import("types")?;
+            let is_a = |object: &Bound<'_, PyAny>, name| object.is_instance(&types.getattr(name)?);
+            let mut callable = self.callable.bind(py).clone();
+            if !is_a(&callable, "FunctionType")? && !is_a(&callable, "MethodType")? {
+                callable = callable.getattr("__call__")?;
+            }
+            let mut arguments = 2;
+            if is_a(&callable, "MethodType")? {
+                callable = callable.getattr("__func__")?;
+                arguments = 3;
+            }
+            if !is_a(&callable, "FunctionType")? || !callable.getattr("__defaults__")?.is_none() {
+                return Ok(false);
+            }
+            let code = callable.getattr("__code__")?;
+            let takes: usize = code.getattr("co_argcount")?.extract()?;
+            let flags: usize = code.getattr("co_flags")?.extract()?;
+            Ok(takes == arguments && flags & VARARGS == 0)
+        };
+        self.interface() == Interface::Wsgi && interpreter::attached(detect).unwrap_or(false)
     }
 
     /// What it was loaded from.

@@ -17,6 +17,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::error::{Error, Kind};
+use crate::log;
 
 /// The interpreter that this crate was built with.
 const BASE: &str = env!("TOWER_WSGI_PYTHON");
@@ -56,6 +57,11 @@ pub(crate) fn start(venv: Option<&Path>) -> Result<(), Error> {
     unsafe { initialize(&executable) }?;
     *started = Some(venv);
     Ok(())
+}
+
+/// The virtual environment that the interpreter runs with; the outer `None` where somebody else has started it.
+pub(crate) fn environment() -> Option<Option<PathBuf>> {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 fn absolute(venv: &Path) -> Result<PathBuf, Error> {
@@ -208,7 +214,7 @@ pub fn run_exit_handlers() {
         Ok(())
     });
     if let Some(Err(error)) = ran {
-        tracing::error!(%error, "Python's exit handlers failed");
+        log::error(format_args!("Python's exit handlers failed: {error}"));
     }
 }
 

@@ -111,6 +111,7 @@ mod asgi;
 mod error;
 mod import;
 mod interpreter;
+mod log;
 mod text;
 mod wsgi;
 

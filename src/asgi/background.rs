@@ -68,6 +68,22 @@ impl BackgroundTasks {
 
     /// Those of a request, or ones that nobody waits for where it came through no [`AsgiHandler`](crate::AsgiHandler): they run on the runtime that the caller is in.
     ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use tower_wsgi::{BackgroundTasks, Body, BoxError};
+    ///
+    /// /// A service's function, in an `AsgiHandler` or in a server.
+    /// async fn order(request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    ///     BackgroundTasks::of(&request).spawn(async { /* send a mail */ });
+    ///     Ok(Response::new("thank you\n".into()))
+    /// }
+    /// # tokio::runtime::Runtime::new()?.block_on(async {
+    /// let response = order(Request::new(Body::empty())).await?;
+    /// assert_eq!(response.status(), 200);
+    /// # Ok::<(), BoxError>(()) })?;
+    /// # Ok::<(), BoxError>(())
+    /// ```
+    ///
     /// # Panics
     /// Outside of a tokio runtime, if the request has none.
     #[must_use]

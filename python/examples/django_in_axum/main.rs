@@ -12,6 +12,8 @@
 //!
 //! Environment: `ADDR` (`127.0.0.1:3000`), `VIRTUAL_ENV` (set by `activate`), `DATABASE` (`sessions.sqlite3` in the directory for temporary files).
 
+use std::net::SocketAddr;
+
 use axum::Router;
 use http::header::COOKIE;
 use http::{HeaderMap, Request, Response};
@@ -64,6 +66,7 @@ async fn serve(site: PyWsgi) -> Result<(), BoxError> {
     let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
     let listener = TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await?;
+    // With it, the application knows its client's address.
+    axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
     Ok(())
 }

@@ -1,8 +1,11 @@
 """An API. It does not know where it is mounted, nor what serves it."""
 
+import asyncio
+import time
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from fastapi.responses import StreamingResponse
 
 
 @asynccontextmanager
@@ -18,6 +21,16 @@ app = FastAPI(lifespan=lifespan)
 @app.get("/square/{number}")
 async def square(number: int):
     return {"number": number, "square": number * number}
+
+
+@app.get("/clock")
+async def clock():
+    async def lines():
+        while True:
+            yield f"{time.strftime('%X')}\n"
+            await asyncio.sleep(1)
+
+    return StreamingResponse(lines(), media_type="text/plain")
 
 
 @app.websocket("/echo")

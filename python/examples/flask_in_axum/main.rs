@@ -13,6 +13,8 @@
 //!
 //! Environment: `ADDR` (`127.0.0.1:3000`), `VIRTUAL_ENV` (set by `activate`).
 
+use std::net::SocketAddr;
+
 use axum::Router;
 use axum::routing::get;
 use tokio::net::TcpListener;
@@ -34,6 +36,7 @@ async fn serve(shop: PyWsgi) -> Result<(), BoxError> {
     let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
     let listener = TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await?;
+    // With it, the application knows its client's address.
+    axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
     Ok(())
 }

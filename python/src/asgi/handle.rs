@@ -44,6 +44,11 @@ impl Handle {
     /// Starts the thread, and waits for the application's startup.
     pub(super) fn start(app: PyApp, kind: EventLoop) -> Result<Self, Error> {
         let name: Arc<str> = app.name().into();
+        if app.is_surely_wsgi() {
+            let message =
+                format!("{name} is a WSGI application, of two arguments: it cannot be called as an ASGI one");
+            return Err(Error::new(Kind::Import, message));
+        }
         let fail = |error: std::io::Error| {
             Error::new(Kind::Startup, format!("no event loop could be started for {name}: {error}"))
         };

@@ -181,12 +181,11 @@ impl Http {
         let told = local.told;
         drop(local);
         let exchange = &self.producer.0;
-        let _span = exchange.request.span.enter();
         if told || exchange.is_closed() {
+            let _span = exchange.request.span.enter();
             tracing::debug!("the application returned {what}; its client has left");
         } else {
-            let Incoming { method, path, .. } = &exchange.request;
-            tracing::error!(%method, path, "the application returned {what}");
+            exchange.request.failed(format_args!("the application returned {what}"));
         }
         exchange.fail();
     }
@@ -195,13 +194,13 @@ impl Http {
     pub(super) fn raised(&self, py: Python<'_>, error: &PyErr) {
         let told = self.is_told();
         let exchange = &self.producer.0;
-        let _span = exchange.request.span.enter();
-        let Incoming { method, path, .. } = &exchange.request;
         if told {
+            let Incoming { method, path, span, .. } = &exchange.request;
+            let _span = span.enter();
             // Frameworks make exceptions of their own of it.
             tracing::debug!(%method, path, "the application ended: its client has left\n{}", traceback(py, error));
         } else {
-            tracing::error!(%method, path, "the application failed\n{}", traceback(py, error));
+            exchange.request.failed(format_args!("the application failed\n{}", traceback(py, error)));
         }
         exchange.fail();
     }

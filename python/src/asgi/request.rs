@@ -1,9 +1,13 @@
 //! What of a request the event loop needs, prepared where it costs the loop nothing.
 
+use std::fmt;
+
 use http::header::{COOKIE, EXPECT, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use tower_wsgi::{Scope, Variables};
 use tracing::Span;
+
+use crate::log::unheard;
 
 /// A request without its body.
 pub(super) struct Incoming {
@@ -31,6 +35,14 @@ impl Incoming {
             join_cookies(&mut headers);
         }
         Self { method, headers, scope, path, variables, span: Span::current() }
+    }
+
+    /// Tells that the application failed at this request.
+    pub(super) fn failed(&self, what: fmt::Arguments<'_>) {
+        let Self { method, path, span, .. } = self;
+        let _span = span.enter();
+        tracing::error!(%method, path, "{what}");
+        unheard(format_args!("{method} {path:?}: {what}"));
     }
 
     /// Whether the client waits to be asked for the body.

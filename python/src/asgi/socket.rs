@@ -208,8 +208,9 @@ impl WebSocket {
         match phase {
             Phase::New | Phase::Connecting => {
                 if !self.end.producer.0.is_closed() {
-                    let _span = self.end.request().span.enter();
-                    tracing::error!("the application returned without a word to the WebSocket's client");
+                    let what =
+                        format_args!("the application returned without a word to the WebSocket's client");
+                    self.end.request().failed(what);
                 }
                 self.end.producer.0.fail();
             }
@@ -223,12 +224,13 @@ impl WebSocket {
     pub(super) fn raised(&self, py: Python<'_>, error: &PyErr) {
         self.desk.close_socket(self.key());
         let told = self.lock().is_told();
-        let _span = self.end.request().span.enter();
-        let path = &self.end.request().path;
+        let request = self.end.request();
         if told {
+            let _span = request.span.enter();
+            let path = &request.path;
             tracing::debug!(path, "the application ended: its client has left\n{}", traceback(py, error));
         } else {
-            tracing::error!(path, "the application failed on a WebSocket\n{}", traceback(py, error));
+            request.failed(format_args!("the application failed on a WebSocket\n{}", traceback(py, error)));
         }
         self.end.producer.0.fail();
         self.end.link.close(Some(frame(CloseCode::Error, "")));

@@ -1,5 +1,7 @@
 //! The response's body: what the application returned, as an [`Output`].
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Response;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
@@ -7,12 +9,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyIterator, PyList, PyTuple};
-use tower_wsgi::{BoxError, EarlyResponse, Output};
+use tower_wsgi::{BoxError, EarlyResponse, Environ, Output};
 
 use super::failure::Exception;
 use super::hold::Hold;
 use super::start_response::{StartResponse, Started};
 use crate::interpreter::attached;
+use crate::log;
 
 /// From this size on a chunk is sent from Python's memory. Below it a copy costs less than to have the chunk freed by the next thread that is attached.
 const LARGE: usize = 32 * 1024;
@@ -32,7 +35,7 @@ pub(super) fn respond(
             Started::Begun(response) => follow(py, response, Some(bytes), None),
         };
     }
-    let mut chunks = Chunks::new(result, hold)?;
+    let mut chunks = Chunks::new(result, start.environ().clone(), hold)?;
     // Until the first byte the head may still change: with `exc_info`, as PEP 3333 has it, for an error page. A body that nobody wants is not begun.
     let mut first = None;
     while !(start.is_begun(py) || is_head && start.is_called(py)) {
@@ -119,15 +122,16 @@ fn no_head() -> PyErr {
 struct Chunks {
     iterator: Option<Py<PyIterator>>,
     close: Option<Py<PyAny>>,
+    environ: Arc<Environ>,
     /// Dropped last: `close` may still look at the body.
     hold: Hold,
 }
 
 impl Chunks {
-    fn new(result: &Bound<'_, PyAny>, hold: Hold) -> PyResult<Self> {
+    fn new(result: &Bound<'_, PyAny>, environ: Arc<Environ>, hold: Hold) -> PyResult<Self> {
         let close = result.getattr_opt(intern!(result.py(), "close"))?.map(Bound::unbind);
         // What has a `close` is closed, also if it cannot be iterated.
-        let mut chunks = Self { iterator: None, close, hold };
+        let mut chunks = Self { iterator: None, close, environ, hold };
         chunks.iterator = Some(chunks.hold.run(result.py(), || result.try_iter())?.unbind());
         Ok(chunks)
     }
@@ -150,7 +154,10 @@ impl Iterator for Chunks {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.iterator.as_ref()?;
-        attached(|py| self.step(py).map_err(|error| Exception::new(py, &error).into()).transpose())
+        attached(|py| {
+            let step = self.step(py);
+            step.map_err(|error| Exception::returned(py, &error, &self.environ).into()).transpose()
+        })
     }
 }
 
@@ -164,8 +171,8 @@ impl Drop for Chunks {
             if let Some(close) = self.close.take()
                 && let Err(error) = self.hold.run(py, || close.call0(py))
             {
-                let error = Exception::new(py, &error);
-                tracing::error!(%error, "close() of a response's iterable failed");
+                let error = Exception::new(py, &error, &self.environ);
+                log::error(format_args!("close() of a response's iterable failed: {error}"));
             }
         });
     }

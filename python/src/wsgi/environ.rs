@@ -53,14 +53,14 @@ pub(super) struct Template {
 }
 
 impl Template {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(multiprocess: bool) -> Self {
         let constants = |py: Python<'_>| -> PyResult<Py<PyDict>> {
             // For `isinstance`, and for `match`.
             PyMapping::register::<WsgiScope>(py)?;
             let constants = PyDict::new(py);
             constants.set_item("wsgi.version", (1, 0))?;
             constants.set_item("wsgi.multithread", true)?;
-            constants.set_item("wsgi.multiprocess", false)?;
+            constants.set_item("wsgi.multiprocess", multiprocess)?;
             constants.set_item("wsgi.run_once", false)?;
             constants.set_item("wsgi.input_terminated", true)?;
             constants.set_item("wsgi.errors", Bound::new(py, WsgiErrors::default())?)?;
@@ -74,11 +74,6 @@ impl Template {
         };
         let constants = attached(constants).expect("a dict takes strings as keys");
         Self { constants, names: Mutex::default() }
-    }
-
-    pub(super) fn set_multiprocess(&mut self, multiprocess: bool) {
-        attached(|py| self.constants.bind(py).set_item("wsgi.multiprocess", multiprocess))
-            .expect("a dict takes strings as keys");
     }
 
     /// The environ of `request`, but for what is made of its body and connection.

@@ -4,6 +4,8 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 use std::sync::{Mutex, PoisonError};
 
+use crate::log::unheard;
+
 /// How much of a line without an end is held back.
 const LONGEST: usize = 64 * 1024;
 
@@ -56,5 +58,6 @@ impl WsgiErrors {
 fn log(lines: &str) {
     for line in lines.lines().filter(|line| !line.is_empty()) {
         tracing::error!(target: "wsgi.errors", "{line}");
+        unheard(line);
     }
 }

@@ -61,6 +61,11 @@ impl StartResponse {
         self.state.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The request that is answered.
+    pub(super) fn environ(&self) -> &Arc<Environ> {
+        &self.environ
+    }
+
     /// Whether the head is known.
     pub(super) fn is_called(&self, py: Python<'_>) -> bool {
         let state = self.lock(py);

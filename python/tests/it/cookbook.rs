@@ -13,6 +13,10 @@ use crate::support::{PATIENCE, venv, watched};
 
 /// Starts an example and runs a test against it, which must not hang.
 fn with(name: &str, test: impl FnOnce(&mut Server) + Send + 'static) {
+    with_variables(name, &[], test);
+}
+
+fn with_variables(name: &str, variables: &[(&str, &str)], test: impl FnOnce(&mut Server) + Send + 'static) {
     let files = tempfile::tempdir().expect("a directory");
     let mut command = Command::new(example(name));
     command
@@ -20,7 +24,8 @@ fn with(name: &str, test: impl FnOnce(&mut Server) + Send + 'static) {
         .env("VIRTUAL_ENV", venv::venv())
         .env("DATABASE", files.path().join("database"))
         // The examples are under version control.
-        .env("PYTHONDONTWRITEBYTECODE", "1");
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .envs(variables.iter().copied());
     let mut server = Server::start(&mut command);
     let _guard = server.guard();
     watched(move || test(&mut server));
@@ -129,6 +134,18 @@ fn fastapi_answers_below_its_mount_with_its_docs_websocket_and_lifespan() {
         // Who still has a connection open, or a WebSocket, does not keep it from its end.
         assert!(server.stop_by("INT").success());
         assert_eq!(server.said().text(), "the API is closed\n");
+    });
+}
+
+#[test]
+fn a_response_without_an_end_does_not_keep_fastapi_from_its_own() {
+    with_variables("fastapi_in_axum", &[("GRACE", "1")], |server| {
+        let mut connection = Connection::open(server.addr);
+        connection.send("GET", "/api/clock", &[], &Payload::None).expect("a connection");
+        assert_eq!(connection.head().expect("a head").status, 200);
+        assert!(connection.chunk().expect("a chunk").is_some());
+        assert!(server.stop_by("TERM").success());
+        assert!(server.log().text().contains("the API takes too long to close"));
     });
 }
 

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use tower_wsgi_python::{Error, Import, Interface, PyApp, PyWsgi};
+use tower_wsgi_python::{Error, Import, Interface, PyApp, PyAsgi, PyWsgi};
 
 use crate::log;
 use crate::wsgi::support::{alone, is_alone, watched};
@@ -51,6 +51,22 @@ def three(scope, receive, send):
     return spoken(scope, receive, send)
 def optional(environ, start_response, extra=None):
     return []
+import functools
+class Static:
+    @staticmethod
+    def __call__(environ, start_response):
+        return []
+static, partial = Static(), functools.partial(app)
+@functools.wraps(app)
+def wrapped(*args):
+    return app(*args)
+class Site2:
+    def __init__(self, environ, start_response):
+        pass
+def asgi2(scope):
+    return spoken
+async def two(environ, start_response):
+    pass
 ",
     );
     write("package/__init__.py", "");
@@ -113,7 +129,7 @@ fn loading_says_what_is_wrong() {
             (
                 "broken_import:app",
                 false,
-                "broken_import failed while it was imported",
+                "broken_import failed while it was imported: no module named a_module_that_nobody_has; no virtual environment is active: VIRTUAL_ENV is not set (--venv, Import::venv)",
                 Some("ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
             ),
             ("broken_syntax:app", false, "broken_syntax failed while it was imported", Some("SyntaxError")),
@@ -127,7 +143,7 @@ fn loading_says_what_is_wrong() {
             ("broken_exit:app", false, "broken_exit failed while it was imported", Some("SystemExit: 3")),
             ("shop:missing", false, "shop has no attribute missing", Some("AttributeError")),
             ("shop:site.missing", false, "shop has no attribute site.missing", Some("AttributeError")),
-            ("shop:number", false, "shop:number is not callable: it is a int", None),
+            ("shop:number", false, "shop:number is not callable: it is an int", None),
             ("shop:number()", false, "shop:number is not callable", None),
             (
                 "shop:fails()",
@@ -138,6 +154,8 @@ fn loading_says_what_is_wrong() {
             ("shop:fails", true, "the factory shop:fails failed", Some("ValueError")),
             ("shop:needs()", false, "the factory shop:needs failed", Some("TypeError")),
             ("shop:returns_none()", false, "returned no application: a NoneType is not callable", None),
+            ("shop:needs('x')", false, "is more than a call without arguments, NAME()", None),
+            ("shop:create().x", false, "is more than a call without arguments", None),
             ("os.path.nothing:app", false, "os.path.nothing", None),
         ] {
             let error = fails(Import::new(target).factory(factory));
@@ -239,6 +257,33 @@ fn loading_tells_wsgi_from_asgi() {
     });
 }
 
+#[test]
+fn loading_refuses_a_wsgi_application_as_an_asgi_one_where_that_is_sure() {
+    const NAME: &str = "loading::loading_refuses_a_wsgi_application_as_an_asgi_one_where_that_is_sure";
+    in_process(NAME, |_| {
+        for target in
+            ["shop:app", "shop:wsgi", "shop:static", "shop:site.inner.handler", "shop:wsgi.__call__"]
+        {
+            let error = PyAsgi::import(target).expect_err(target);
+            assert!(error.is_import() && !error.is_startup(), "{error}");
+            assert!(error.to_string().contains("is a WSGI application"), "{error}");
+        }
+        let doubtful = [
+            "shop:optional",
+            "shop:partial",
+            "shop:wrapped",
+            "shop:Site2",
+            "shop:asgi2",
+            "shop:two",
+            "shop:spoken",
+            "builtins:print",
+        ];
+        for target in doubtful {
+            PyAsgi::import(target).unwrap_or_else(|error| panic!("{error}"));
+        }
+    });
+}
+
 /// A directory that looks like a virtual environment of a version.
 fn environment(dir: &Path, name: &str, config: Option<&str>) -> std::path::PathBuf {
     let venv = dir.join(name);
@@ -291,6 +336,10 @@ fn loading_uses_the_packages_of_its_environment() {
         std::fs::write(packages.join("installed.py"), "def app(environ, start_response): pass\n").unwrap();
         let app = Import::new("installed:app").venv("venv").load().unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(app.name(), "installed:app");
+        let error = fails(Import::new("broken_import:app"));
+        let venv = std::fs::canonicalize(dir.join("venv")).unwrap();
+        let hint = format!("nobody_has; packages come from {}\n", venv.display());
+        assert!(error.to_string().contains(&hint), "{error}");
         // The same again is no other one.
         Import::new("installed:app").venv(dir.join("venv")).load().unwrap();
         Import::new("installed:app").venv("venv/../venv").load().unwrap();

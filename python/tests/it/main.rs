@@ -10,5 +10,7 @@ mod leftovers;
 mod loading;
 mod log;
 mod memory;
+mod pages;
 mod support;
+mod unheard;
 mod wsgi;

@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "WHICH", default_value_t, help_heading = "Application")]
     pub(crate) interface: Interface,
 
-    /// Make DIR the working directory before the import
+    /// Make DIR the working directory before the import; the directory of --venv is seen from the old one
     #[arg(long, value_name = "DIR", help_heading = "Application")]
     chdir: Option<PathBuf>,
 
@@ -62,7 +62,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", value_parser = root_path, help_heading = "Application")]
     pub(crate) root_path: Option<String>,
 
-    /// HOST:PORT, [IPV6]:PORT, PORT on 127.0.0.1, or unix:PATH; port 0 takes a free one, which the line "listening on" on stdout tells
+    /// HOST:PORT, [IPV6]:PORT, PORT on 127.0.0.1, or unix:PATH, which knows no REMOTE_ADDR; port 0 takes a free one, which the line "listening on" on stdout tells
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8000", help_heading = "Server")]
     pub(crate) bind: Address,
 

@@ -37,6 +37,16 @@ impl FromStr for Address {
         }
         let (host, port) = text.rsplit_once(':').unwrap_or(("127.0.0.1", text));
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number && port.parse::<u16>().is_err() {
+            return Err(format!("a port is at most 65535, not {port}"));
+        }
+        if is_number && host.is_empty() {
+            // Other servers take it for every address, which nobody should get by leaving something out.
+            return Err(format!(
+                "no host before the colon: {port} is on 127.0.0.1, 0.0.0.0:{port} on all addresses, [::]:{port} on those of IPv6, too"
+            ));
+        }
         let port = port.parse();
         match (bare.unwrap_or(host), port) {
             (host, Ok(port)) if !host.is_empty() && (bare.is_some() || !host.contains(':')) => {
@@ -250,8 +260,24 @@ mod tests {
         assert_eq!("8000".parse(), tcp("127.0.0.1", 8000));
         assert_eq!("localhost:8000".parse(), tcp("localhost", 8000));
         assert_eq!("unix:/run/a:b".parse(), Ok(Address::Unix("/run/a:b".into())));
-        for wrong in ["", ":8000", "::1", "::1:80", "host", "host:", "host:65536", "unix:", "[::1]"] {
+        for wrong in ["", ":8000", "::1", "::1:80", "host", "host:", "host:65536", "unix:", "[::1]", "[]:80"]
+        {
             assert!(wrong.parse::<Address>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_address_is_said() {
+        for (wrong, said) in [
+            (":8000", "0.0.0.0:8000 on all addresses"),
+            (":80800", "a port is at most 65535, not 80800"),
+            ("127.0.0.1:80800", "a port is at most 65535, not 80800"),
+            ("99999999999", "a port is at most 65535"),
+            ("::1", "expected HOST:PORT"),
+            (":", "expected HOST:PORT"),
+        ] {
+            let error = wrong.parse::<Address>().expect_err(wrong);
+            assert!(error.contains(said), "{wrong:?}: {error}");
         }
     }
 

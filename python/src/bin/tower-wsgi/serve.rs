@@ -94,7 +94,12 @@ fn load_and_serve(args: &Args, socket: Socket, stop: &Stop, ready: impl Ready) -
             serving.run(args, &runtime, service)?;
         }
         Interface::Asgi => {
+            let doubtful = app.interface() == Interface::Wsgi;
             let service = PyAsgi::on(app, args.event_loop())?;
+            if doubtful {
+                // Wrapped callables do not always show what they are.
+                warn!("{} looks like a WSGI application, and is served as an ASGI one", args.target());
+            }
             info!(interface = "ASGI", "serving {}", args.target());
             let served = serving.run(args, &runtime, service.clone());
             let end = async { timeout(args.graceful_timeout, service.shutdown()).await };
@@ -122,13 +127,8 @@ fn interface(args: &Args, app: &PyApp) -> Result<Interface, Failure> {
             Err(Failure::new(failure::IMPORT, message))
         }
         (args::Interface::Wsgi, Interface::Wsgi) => Ok(Interface::Wsgi),
-        (args::Interface::Asgi, found) => {
-            if found == Interface::Wsgi {
-                // Wrapped callables do not always show what they are.
-                warn!("{} looks like a WSGI application, and is served as an ASGI one", app.name());
-            }
-            Ok(Interface::Asgi)
-        }
+        // Where that is wrong beyond doubt, the start fails.
+        (args::Interface::Asgi, _) => Ok(Interface::Asgi),
     }
 }
 

@@ -36,7 +36,7 @@ fn tracebacks_are_in_the_log_in_the_callers_span() {
         call(&app, get("/silent")).await;
         let text = log::text();
         for line in [
-            "ERROR caller{number=77}: tower_wsgi_python::asgi::http: the application failed",
+            "ERROR caller{number=77}: tower_wsgi_python::asgi::request: the application failed",
             "ValueError: marked 0",
             "ValueError: marked 1",
             "Traceback (most recent call last)",

@@ -1,5 +1,6 @@
 """The application that the command-line server's tests serve."""
 
+import functools
 import json
 import os
 import socket
@@ -24,6 +25,11 @@ def wsgi(environ, start_response):
 
 def create():
     return wsgi
+
+
+@functools.wraps(wsgi)
+def wrapped(*args):
+    return wsgi(*args)
 
 
 class Dotted:

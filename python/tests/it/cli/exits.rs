@@ -83,6 +83,25 @@ fn an_asgi_application_as_a_wsgi_one_is_3() {
 }
 
 #[test]
+fn a_wsgi_application_as_an_asgi_one_is_3() {
+    let (code, said) = fails(&["--bind", "127.0.0.1:0", "--interface", "asgi", "app:wsgi"]);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.starts_with("tower-wsgi: app:wsgi is a WSGI application"), "{said}");
+}
+
+#[test]
+fn an_address_that_is_none_is_2_and_says_why() {
+    for (bind, why) in [
+        (":8123", "8123 is on 127.0.0.1, 0.0.0.0:8123 on all addresses"),
+        ("127.0.0.1:80800", "a port is at most 65535, not 80800"),
+    ] {
+        let (code, said) = fails(&["--bind", bind, "app:wsgi"]);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains(why), "{said}");
+    }
+}
+
+#[test]
 fn a_failing_lifespan_startup_is_4_and_says_its_message() {
     let (code, said) = fails(&["--bind", "127.0.0.1:0", "--log-level", "error", "app:refuses"]);
     assert_eq!(code, 4, "{said}");

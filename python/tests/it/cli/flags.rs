@@ -122,9 +122,9 @@ fn loop_chooses_the_event_loop() {
 }
 
 #[test]
-fn a_wsgi_application_as_an_asgi_one_is_warned_of() {
-    let server = Server::start(&["--interface", "asgi", "app:wsgi"]);
-    server.error_line("app:wsgi looks like a WSGI application");
+fn what_may_be_a_wsgi_application_as_an_asgi_one_is_warned_of() {
+    let server = Server::start(&["--interface", "asgi", "app:wrapped"]);
+    server.error_line("app:wrapped looks like a WSGI application");
 }
 
 #[test]

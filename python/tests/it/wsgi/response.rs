@@ -5,7 +5,10 @@ use std::io::{Read, Write};
 use http::{StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 
-use super::support::{VERSIONS, blocking, logged, read, run, site, site_with, soon};
+use tower::Layer;
+use tower_wsgi::WsgiLayer;
+
+use super::support::{Module, VERSIONS, blocking, logged, read, run, serve, site, site_with, soon};
 
 #[test]
 fn a5_an_iterator_that_fails_before_its_first_byte_is_a_500_with_a_traceback_in_the_log() {
@@ -38,6 +41,51 @@ fn a5_an_iterator_that_fails_before_its_first_byte_is_a_500_with_a_traceback_in_
             crate::log::text().contains("Traceback (most recent call last)")
                 && crate::log::text().contains("in __next__")
         );
+    });
+}
+
+#[test]
+fn what_fails_is_in_the_log_with_its_method_and_its_whole_path() {
+    run(async {
+        let module = Module::new(
+            r"
+            def app(environ, start_response):
+                start_response('200 OK', [])
+                if environ['PATH_INFO'] == '/text': return ['text']
+                return chunks(environ['PATH_INFO'] == '/late')
+            def chunks(late):
+                if late: yield b'begun'
+                raise ValueError('one of many')
+            ",
+        );
+        let app = axum::Router::new().layer(WsgiLayer::new(module.app()).at("/site%20one"));
+        let server = serve(app).await;
+        assert_eq!(server.get("/site%20one/text?query").await.status, 500);
+        logged("source=GET /site%20one/text failed\nTypeError: a WSGI application must return an iterable of bytes, not of str").await;
+        assert_eq!(server.post("/site%20one/early", "").await.status, 500);
+        logged("source=POST /site%20one/early failed\nTraceback (most recent call last):\n").await;
+        let late = server.request("GET", "/site%20one/late", Full::default());
+        server.ask_broken(Version::HTTP_11, late).await;
+        logged("source=GET /site%20one/late failed\nTraceback (most recent call last):\n").await;
+    });
+}
+
+#[test]
+fn a_clone_is_the_same_application_and_keeps_its_settings() {
+    run(async {
+        let module = Module::new(
+            r"
+            def app(environ, start_response):
+                start_response('200 OK', [])
+                return [str(environ['wsgi.multiprocess']).encode()]
+            ",
+        );
+        let app = module.app();
+        let many = app.clone().multiprocess(true);
+        for (app, says) in [(app.clone(), "False"), (many.clone(), "True"), (app, "False")] {
+            let server = serve(WsgiLayer::adapter().layer(app)).await;
+            assert_eq!(server.get("/").await.text(), says);
+        }
     });
 }
 

@@ -115,8 +115,12 @@ impl Module {
     }
 
     pub(crate) fn wsgi(&self, name: &str) -> PyWsgi {
+        PyWsgi::new(self.callable(name))
+    }
+
+    pub(crate) fn callable(&self, name: &str) -> PyApp {
         let callable = Python::attach(|py| self.0.bind(py).getattr(name).unwrap().unbind());
-        PyWsgi::new(PyApp::from_callable(name, callable))
+        PyApp::from_callable(name, callable)
     }
 
     /// An expression's value, as `str` shows it.
