@@ -92,7 +92,7 @@ pub trait SyncHandler: Send + Sync + 'static {
     /// # assert_eq!(calls, 1);
     /// ```
     ///
-    /// It has to call `calls` once. A worker holds no request while it waits to come in; where that takes milliseconds while others inside get their work done, it turns back.
+    /// It has to call `calls` once; where it does not, they are run without it. A worker holds no request while it waits to come in; where that takes milliseconds while others inside get their work done, it turns back.
     /// Only a handler that is a [`WsgiService`](crate::WsgiService)'s own is asked: not one inside a sync middleware or a closure, whose code would be run inside too, nor on a synchronous host.
     ///
     /// # Panics

@@ -112,7 +112,7 @@
 //! # What a handler can rely on
 //! - A read that returns `Ok(0)` is at the true end of the body. A client that vanished, or sent another length than it declared, is an error.
 //! - The request, and the iterator, reader or function that it returns, are run and dropped on a worker, once, however the request ends. What is the async
-//!   side's by nature is dropped there: an async body passed through, a request that was forwarded, the response's extensions.
+//!   side's by nature is dropped there: an async body passed through, a request that was forwarded, the response's extensions. (Where nobody waits any more when the handler returns, they go on the worker, too.)
 //! - When nobody waits for the response any more, writes fail with `BrokenPipe`, reads fail, and [`Environ::is_disconnected`] says so.
 //!
 //! # What a client can rely on
