@@ -83,9 +83,11 @@ fn main() -> Result<ExitCode, BoxError> {
     let runtime = Runtime::new()?;
     let answered = runtime.block_on(serve(pool.clone(), Duration::from_millis(grace)))?;
     // The connections are tasks of the runtime, and end with it. `serve` has only lost sight of them.
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(CLEANUP);
 
-    pool.wait_idle(CLEANUP);
+    if !pool.wait_idle(CLEANUP) {
+        eprintln!("handlers are cut off: {:?}", pool.stats());
+    }
     eprintln!("{}", if answered { "all were answered" } else { "some were cut off" });
     Ok(if answered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -67,16 +67,24 @@ pub struct Environ {
 }
 
 impl Environ {
-    /// The environ of a request: the one that it carries, or one made from the request alone.
+    /// The environ of a request: the one that it carries, with what a layer of this side has said of the connection since, or one made from the request alone.
     #[must_use]
     pub fn of<B>(request: &Request<B>) -> Self {
-        match request.extensions().get::<Self>() {
-            Some(environ) => environ.clone(),
-            None => match request.extensions().get::<Scope>() {
-                Some(_) => Self::from(&Scope::of(request)),
-                None => Self::plain(request),
-            },
+        let (environ, scope) = (request.extensions().get::<Self>(), request.extensions().get::<Scope>());
+        match (environ, scope) {
+            (Some(environ), scope) => {
+                let mut environ = environ.clone();
+                environ.hear(request, scope);
+                environ
+            }
+            (None, Some(_)) => Self::from(&Scope::of(request)),
+            (None, None) => Self::plain(request),
         }
+    }
+
+    /// Whether this, which the request carries, is all that is said of its connection.
+    pub(crate) fn is_current<B>(&self, request: &Request<B>) -> bool {
+        request.extensions().get::<Scope>().is_none() && self.view.is_told(request)
     }
 
     /// The environ of a request that nobody described yet.
@@ -121,6 +129,14 @@ impl Environ {
     /// Tells when the response is wanted no more.
     pub(crate) fn watch(&self) -> Option<Arc<dyn Watch>> {
         self.watch.clone().map(Begin::into_watch)
+    }
+
+    /// Takes over what a layer of this side has said of the connection since it was made; the scope stays as it was.
+    pub(crate) fn hear<B>(&mut self, request: &Request<B>, said: Option<&Scope>) {
+        if said.is_some() || !self.view.is_told(request) {
+            self.keep_scope();
+            self.view.connect(request, said.map(|said| &said.view));
+        }
     }
 
     /// Notes that `prefix` was taken off the path; the scope stays as it was.
@@ -348,6 +364,7 @@ impl Environ {
 
 impl From<&Scope> for Environ {
     /// The environ that a synchronous application inside an asynchronous one sees. It remembers the scope, and has what was [`set`](Self::set) in the scope's own environ.
+    /// It is not the request's own, which knows whether the client has left: what a layer has to say of the connection goes into the request as a scope.
     fn from(scope: &Scope) -> Self {
         Self::inside(scope.clone())
     }

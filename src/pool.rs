@@ -200,10 +200,12 @@ impl WorkerPool {
     /// assert!(pool.wait_idle(Duration::from_secs(5)), "handlers are cut off: {:?}", pool.stats());
     /// ```
     ///
-    /// Handlers whose client has left hear of it ([`Environ::is_disconnected`](crate::Environ::is_disconnected)), and end when they do. A body that was put aside until its client reads on does nothing, and is not waited for.
+    /// Handlers whose client has left hear of it ([`Environ::is_disconnected`](crate::Environ::is_disconnected)), and end when they do. A body that was put aside until its client reads on does nothing, and is not waited for: end
+    /// the server's connections first, a runtime by its `shutdown_timeout`.
     ///
     /// # Blocking
     /// Blocks the calling thread, which the last one to do something wakes. Not for async tasks: there it belongs into `spawn_blocking`. A worker of the same pool would wait for itself.
+    #[must_use = "it tells whether something was cut off"]
     pub fn wait_idle(&self, timeout: Duration) -> bool {
         let core = &self.handle.core;
         let mut state = lock(&core.state);

@@ -95,9 +95,8 @@ impl Scope {
         let mut environ = match carried {
             Some(mut environ) => {
                 // What a host, or a layer of the sync side, has said in a scope of its own making counts as well.
-                if let Some(Self { view, .. }) = request.extensions_mut().remove::<Self>() {
-                    environ.view.connect(&view);
-                }
+                let said = request.extensions_mut().remove::<Self>();
+                environ.hear(request, said.as_ref());
                 environ.rewrite(request);
                 environ
             }
@@ -108,7 +107,7 @@ impl Scope {
         request.extensions_mut().insert(scope);
     }
 
-    /// Sets the client's address. What an async service further inside finds in axum's `ConnectInfo` is the same address.
+    /// Sets the client's address. Behind the next crossing to the async side, axum's `ConnectInfo` is the same.
     #[must_use]
     pub fn with_client(mut self, client: SocketAddr) -> Self {
         self.view.client = Some(client);

@@ -96,8 +96,8 @@ impl Variables {
     pub fn visit<B>(request: &Request<B>, mut visit: impl FnMut(VariableName<'_>, &[u8])) {
         let made;
         let environ = match request.extensions().get::<Environ>() {
-            Some(environ) => environ,
-            None => {
+            Some(environ) if environ.is_current(request) => environ,
+            _ => {
                 made = Environ::of(request);
                 &made
             }

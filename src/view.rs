@@ -81,14 +81,7 @@ impl View {
         if self.version != request.version() {
             self.version = request.version();
         }
-        let told = client(request);
-        if told.is_some() && told != self.told {
-            // What a scope says wins over what the server has told, but not over what a layer has made of that since.
-            if self.client.is_none() || self.told.is_some() {
-                self.client = told;
-            }
-            self.told = told;
-        }
+        self.connect(request, None);
         if let Some(length) = mounted(self.uri.path(), request.uri().path()) {
             if length != self.root.len() {
                 self.root = self.uri.path()[..length].to_owned();
@@ -112,12 +105,27 @@ impl View {
         self.follow(request);
     }
 
-    /// Takes over what another view says of the connection.
-    pub(crate) fn connect(&mut self, other: &Self) {
-        let facts = &mut **self;
-        facts.client = other.client.or(facts.client);
-        facts.server = other.server.clone().or(facts.server.take());
-        facts.scheme = other.scheme.clone();
+    /// Whether `ConnectInfo`, if there is one, says what it said when it was last looked at.
+    pub(crate) fn is_told<B>(&self, request: &Request<B>) -> bool {
+        client(request).is_none_or(|client| self.told == Some(client))
+    }
+
+    /// Takes over what is said of the connection: by `ConnectInfo`, if that is news, and by another view.
+    pub(crate) fn connect<B>(&mut self, request: &Request<B>, other: Option<&Self>) {
+        if !self.is_told(request) {
+            let told = client(request);
+            // What a scope says wins over what the server has told, but not over what a layer has made of that since.
+            if self.client.is_none() || self.told.is_some() {
+                self.client = told;
+            }
+            self.told = told;
+        }
+        if let Some(other) = other {
+            let facts = &mut **self;
+            facts.client = other.client.or(facts.client);
+            facts.server = other.server.clone().or(facts.server.take());
+            facts.scheme = other.scheme.clone();
+        }
     }
 
     /// Moves `prefix` from the path to the mount.

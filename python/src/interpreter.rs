@@ -17,7 +17,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use crate::error::{Error, Kind};
-use crate::log;
+use crate::log::tell;
 
 /// The interpreter that this crate was built with.
 const BASE: &str = env!("TOWER_WSGI_PYTHON");
@@ -33,7 +33,10 @@ pub(crate) fn start(venv: Option<&Path>) -> Result<(), Error> {
     let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: may be asked at any time.
     if unsafe { ffi::Py_IsInitialized() } != 0 {
-        return match (venv, &*started) {
+        let running = started.clone();
+        // Not held while this thread attaches: those who are attached ask for it.
+        drop(started);
+        return match (venv, running) {
             (Some(wanted), Some(running)) if running.as_deref() != Some(&*absolute(wanted)?) => {
                 let running = match running {
                     Some(running) => format!("with {}", running.display()),
@@ -214,7 +217,7 @@ pub fn run_exit_handlers() {
         Ok(())
     });
     if let Some(Err(error)) = ran {
-        log::error(format_args!("Python's exit handlers failed: {error}"));
+        tell!("Python's exit handlers failed: {error}");
     }
 }
 

@@ -3,15 +3,21 @@
 use std::fmt;
 use std::io::{self, Write};
 
-/// Tells of a failure that belongs to no request.
-pub(crate) fn error(what: fmt::Arguments<'_>) {
-    tracing::error!("{what}");
-    unheard(what);
-}
+use tracing::dispatcher::{Dispatch, get_default};
+use tracing::subscriber::NoSubscriber;
 
-/// Writes to stderr what `tracing` is told, if the program never had a subscriber.
+/// Tells of a failure that belongs to no request. A macro, so that the event's target is the module that tells it.
+macro_rules! tell {
+    ($($what:tt)+) => {
+        tracing::error!($($what)+);
+        $crate::log::unheard(format_args!($($what)+));
+    };
+}
+pub(crate) use tell;
+
+/// Writes to stderr what `tracing` is told, where it has no subscriber.
 pub(crate) fn unheard(what: impl fmt::Display) {
-    if !tracing::dispatcher::has_been_set() {
+    if get_default(Dispatch::is::<NoSubscriber>) {
         // In one piece: other threads write, too. Where stderr is closed there is nobody left to tell.
         let _ = io::stderr().write_all(format!("{}\n", printable(what.to_string()).trim_end()).as_bytes());
     }

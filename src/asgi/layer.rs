@@ -245,12 +245,12 @@ impl<S, B> AsgiLayer<S, B> {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use axum::{Extension, Router, routing::get};
+    /// use axum::{Router, routing::get};
     /// use http::Request;
     /// use tower_layer::Layer;
     /// use tower_wsgi::{AsgiLayer, BackgroundTasks, Input, SyncHandler};
     ///
-    /// async fn order(Extension(background): Extension<BackgroundTasks>) -> &'static str {
+    /// async fn order(background: BackgroundTasks) -> &'static str {
     ///     background.spawn(std::future::pending::<()>()); // without an end
     ///     "thank you\n"
     /// }

@@ -83,7 +83,9 @@ impl Core {
             let core = self.clone();
             if let Err(error) = spawn("tower-wsgi-reaper", move || core.reap()) {
                 tracing::warn!(%error, "no thread for dropping what a client left; a worker will");
-                lock(&self.state).reapers -= 1;
+                let mut state = lock(&self.state);
+                state.reapers -= 1;
+                state.grant_onlookers();
             }
         }
     }
@@ -123,12 +125,16 @@ impl Core {
         *rejected += fresh.len() as u64;
         let refused: Vec<_> = discards.drain(..).chain(fresh.drain(..)).chain(resumed.drain(..)).collect();
         self.pending.store(state.pending(), Ordering::Relaxed);
+        // This thread does what an extra one would.
+        state.reapers += 1;
         drop(state);
         tracing::error!(%error, "no thread for a worker");
         for job in refused {
             job.refuse(io::Error::new(error.kind(), error.to_string()));
         }
-        lock(&self.state).grant_onlookers();
+        let mut state = lock(&self.state);
+        state.reapers -= 1;
+        state.grant_onlookers();
     }
 
     /// The life of a worker.
@@ -204,6 +210,7 @@ impl Core {
         if way != Way::Slow {
             state.leaving -= 1;
         }
+        state.grant_onlookers();
         (way, state)
     }
 
@@ -245,7 +252,6 @@ impl Core {
             done += 1;
             state.active -= 1;
             state.grant_returning(self.workers);
-            state.grant_onlookers();
         }
         state.leaving += 1;
         Way::Entered

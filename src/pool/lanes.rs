@@ -218,9 +218,10 @@ impl State {
         }
     }
 
-    /// Whether there is nothing to do, and nobody does anything.
+    /// Whether there is nothing to do, and nobody does anything, nor is in a handler's way in or out.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.active + self.lending + self.reapers + self.pending() == 0
+        let inside = self.active + self.lending + self.entering.len() + self.leaving;
+        inside + self.reapers + self.pending() == 0
     }
 
     /// Lets those go on who wait until the pool is at rest, if it is.

@@ -362,16 +362,17 @@ impl<H> WsgiLayer<H> {
     ///
     /// # #[tokio::main]
     /// # async fn main() -> Result<(), tower_wsgi::BoxError> {
+    /// let (begins, mut begun) = tokio::sync::mpsc::unbounded_channel();
     /// let gate = Arc::new(Barrier::new(2));
     /// let theirs = gate.clone();
     /// let service = WsgiLayer::adapter().workers(1).max_queued(0).layer(move |_: Request<Input>| {
-    ///     theirs.wait(); // it has begun
+    ///     let _ = begins.send(());
     ///     theirs.wait(); // until it may go on
     ///     Response::new("done")
     /// });
     ///
     /// let first = tokio::spawn(service.clone().oneshot(Request::new(Body::empty())));
-    /// gate.wait();
+    /// begun.recv().await;
     /// // The one worker is busy, and nothing may wait for it.
     /// let second = service.oneshot(Request::new(Body::empty())).await?;
     /// assert_eq!((second.status().as_u16(), &second.headers()["retry-after"]), (503, &"1".parse()?));
@@ -398,11 +399,12 @@ impl<H> WsgiLayer<H> {
     ///
     /// # #[tokio::main]
     /// # async fn main() -> Result<(), tower_wsgi::BoxError> {
+    /// let (begins, mut begun) = tokio::sync::mpsc::unbounded_channel();
     /// let gate = Arc::new(Barrier::new(2));
     /// let theirs = gate.clone();
     /// let layer = WsgiLayer::adapter().pool(WorkerPool::new(1));
     /// let slow = layer.clone().layer(move |_: Request<Input>| {
-    ///     theirs.wait(); // it has begun
+    ///     let _ = begins.send(());
     ///     theirs.wait(); // until it may go on
     ///     Response::new("at last")
     /// });
@@ -410,7 +412,7 @@ impl<H> WsgiLayer<H> {
     /// let hello = layer.layer(|_: Request<Input>| Response::new("Hello World!"));
     ///
     /// tokio::spawn(slow.oneshot(Request::new(Body::empty())));
-    /// gate.wait();
+    /// begun.recv().await;
     /// // No worker within 5 ms.
     /// assert_eq!(hello.oneshot(Request::new(Body::empty())).await?.status(), 503);
     /// gate.wait();

@@ -473,6 +473,38 @@ async fn a9_a_pool_is_waited_for_until_what_vanished_clients_left_is_dropped() {
     assert!(soon(rest).await.expect("no panic"));
 }
 
+/// The way out of a handler, and its drop, may give up an interpreter's lock, or a database.
+#[tokio::test]
+async fn a10_a_pool_is_waited_for_until_its_threads_are_out_of_their_handlers() {
+    struct Slow {
+        out: Gate,
+        leaving: Box<dyn Fn(()) + Send + Sync>,
+    }
+    impl tower_wsgi::SyncHandler for Slow {
+        fn call(&self, _: Request<Input>) -> Result<Response<Output>, tower_wsgi::BoxError> {
+            Ok(Response::new("".into()))
+        }
+
+        fn serve(&self, calls: &mut dyn FnMut()) {
+            calls();
+            (self.leaving)(());
+            self.out.pass();
+        }
+    }
+
+    let (out, leaves) = (Gate::new(), Events::new());
+    let pool = WorkerPool::new(1);
+    let handler = Slow { out: out.clone(), leaving: Box::new(leaves.teller()) };
+    let service = WsgiLayer::adapter().pool(pool.clone()).layer(handler);
+    soon(service.oneshot(request())).await.expect("a response");
+    leaves.next().await;
+    assert_eq!(pool.stats().busy, 0);
+    assert!(!pool.wait_idle(Duration::from_millis(1)), "it is on its way out");
+    let rest = tokio::task::spawn_blocking(move || pool.wait_idle(Duration::from_secs(60)));
+    out.open();
+    assert!(soon(rest).await.expect("no panic"));
+}
+
 #[tokio::test]
 async fn a10_the_threads_end_with_their_pool() {
     let alive = Arc::new(());

@@ -39,10 +39,10 @@ impl Incoming {
 
     /// Tells that the application failed at this request.
     pub(super) fn failed(&self, what: fmt::Arguments<'_>) {
-        let Self { method, path, span, .. } = self;
-        let _span = span.enter();
+        let Self { method, scope, span, .. } = self;
+        let (path, _span) = (scope.raw_path(), span.enter());
         tracing::error!(%method, path, "{what}");
-        unheard(format_args!("{method} {path:?}: {what}"));
+        unheard(format_args!("{method} {path} failed\n{what}"));
     }
 
     /// Whether the client waits to be asked for the body.

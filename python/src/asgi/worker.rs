@@ -22,7 +22,7 @@ use crate::asgi::EventLoop;
 use crate::error::{Error, Kind};
 use crate::import::PyApp;
 use crate::interpreter;
-use crate::log;
+use crate::log::tell;
 
 /// How long the loop is kept from its other work while requests come and are answered at once.
 const STAY: Duration = Duration::from_millis(2);
@@ -69,7 +69,7 @@ pub(super) fn run(app: PyApp, kind: EventLoop, name: &str, hub: Arc<Hub>, report
             // If the application runs, nobody waits for this any more.
             let traceback = crate::error::traceback(py, &error);
             if report.send(Err(Error::raised(Kind::Startup, message, py, &error))).is_err() {
-                log::error(format_args!("the event loop of {name} failed\n{traceback}"));
+                tell!("the event loop of {name} failed\n{traceback}");
             }
         }
         // Whatever happened, nothing may be sent to a loop that is not there.
@@ -136,7 +136,7 @@ impl Host {
 
     fn report(&self, py: Python<'_>, what: &str, error: Bound<'_, PyAny>) {
         let traceback = crate::error::traceback(py, &PyErr::from_value(error));
-        log::error(format_args!("{}: {what}\n{traceback}", self.name));
+        tell!("{}: {what}\n{traceback}", self.name);
     }
 }
 
@@ -210,7 +210,7 @@ impl Server {
         };
         if let Err(error) = handled {
             let traceback = crate::error::traceback(py, &error);
-            log::error(format_args!("an event of the loop could not be handled\n{traceback}"));
+            tell!("an event of the loop could not be handled\n{traceback}");
         }
     }
 

@@ -15,7 +15,7 @@ use super::failure::Exception;
 use super::hold::Hold;
 use super::start_response::{StartResponse, Started};
 use crate::interpreter::attached;
-use crate::log;
+use crate::log::tell;
 
 /// From this size on a chunk is sent from Python's memory. Below it a copy costs less than to have the chunk freed by the next thread that is attached.
 const LARGE: usize = 32 * 1024;
@@ -172,7 +172,7 @@ impl Drop for Chunks {
                 && let Err(error) = self.hold.run(py, || close.call0(py))
             {
                 let error = Exception::new(py, &error, &self.environ);
-                log::error(format_args!("close() of a response's iterable failed: {error}"));
+                tell!("close() of a response's iterable failed: {error}");
             }
         });
     }

@@ -40,9 +40,9 @@ fn without_a_subscriber_failures_are_told_on_stderr() {
             "\nGET /begins%20 failed\nTraceback (most recent call last):\n",
             "\nValueError: in a generator\n",
             "\nGET /text%20 failed\nTypeError: a WSGI application must return an iterable of bytes, not of str\n",
-            "\nGET \"/fails\\n\": the application failed\nTraceback (most recent call last):\n",
+            "\nGET /fails%0a failed\nthe application failed\nTraceback (most recent call last):\n",
             "\nValueError: in a coroutine\n",
-            "\nGET \"/silent\\n\": the application returned without a response\n",
+            "\nGET /silent%0a failed\nthe application returned without a response\n",
         ] {
             assert_eq!(said.matches(told).count(), 1, "{told:?} in {said}");
         }

@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_wsgi::{
-    AsgiHandler, AsgiLayer, Body, Environ, Input, Output, Scope, SyncHandler, WorkerPool, WsgiService,
-    sync_fn,
+    AsgiHandler, AsgiLayer, Body, Environ, Input, Output, Scope, SyncHandler, Variables, WorkerPool,
+    WsgiService, sync_fn,
 };
 
 use super::{ask, host};
@@ -267,6 +267,36 @@ async fn c4_scope_and_connect_info_agree_on_the_client_that_a_middleware_tells()
             let expected = if way == "ConnectInfo" { "Some(192.0.2.1) Some(192.0.2.1)" } else { expected };
             assert_eq!(ask(&stack(), known).expect("a response").body(), expected, "{way}, in a host");
         });
+    }
+}
+
+#[tokio::test]
+async fn c4_sync_code_inside_hears_what_a_sync_middleware_tells_of_the_client() {
+    for (way, tell) in WAYS {
+        let seen = |request: Request<Input>| {
+            let remote = Environ::of(&request).remote().map(|remote| remote.ip());
+            let variables = Variables::of(&request);
+            let address =
+                variables.get("REMOTE_ADDR").map(|address| String::from_utf8_lossy(address).into_owned());
+            let around = Environ::of(&request).scope().client().map(|client| client.ip());
+            Response::new(format!("{remote:?} {address:?} {around:?}"))
+        };
+        let stack = move || {
+            sync_fn(move |mut request: Request<Input>, next: &dyn SyncHandler| {
+                let mut environ = Environ::of(&request);
+                environ.set("REMOTE_USER", "ada");
+                request.extensions_mut().insert(environ);
+                tell(&mut request);
+                next.call(request)
+            })
+            .layer(seen)
+        };
+        let server = serve_axum(Router::new().fallback_service(WsgiService::new(stack()))).await;
+        let answer = text(server.ask(VERSIONS[0], "GET", "/").await).await;
+        let told = r#"Some(192.0.2.9) Some("192.0.2.9") "#;
+        assert!(answer.starts_with(told), "{way}: {answer}");
+        // What is around it is not what is told inside, unless all of the environ was made anew.
+        assert_eq!(answer.ends_with(" Some(127.0.0.1)"), way != "both", "{way}: {answer}");
     }
 }
 
