@@ -269,6 +269,7 @@ impl Environ {
 
     /// The request as the asynchronous side around this one sees it (a2wsgi's `environ["asgi.scope"]`), with the path
     /// as it was before this side's mounts.
+    #[doc(alias = "asgi.scope")]
     #[must_use]
     pub fn scope(&self) -> Scope {
         match &self.scope {

@@ -58,6 +58,7 @@ use crate::wait::{Ended, Wait};
 ///
 /// # Cancellation
 /// Dropping it drops the body: of a request, what was not read is the server's to deal with; of a response, what makes it is stopped, as [`Output::into_reader`](crate::Output::into_reader) says.
+#[doc(alias = "wsgi.input")]
 pub struct Input {
     current: Bytes,
     ready: VecDeque<Bytes>,

@@ -253,6 +253,7 @@ impl Scope {
     }
 
     /// The synchronous host's view of this request, if it came through one (a2wsgi's `scope["wsgi_environ"]`).
+    #[doc(alias = "wsgi_environ")]
     #[must_use]
     pub fn environ(&self) -> Option<&Environ> {
         self.environ.as_deref()

@@ -116,6 +116,7 @@ pub struct AsgiLayer<S = Adapter, B = Body> {
 /// # Cancellation
 /// A host that drops the response drops the service's body at once. When the host is a `WsgiService` whose client leaves, the service's future is dropped too. Background tasks go on,
 /// up to `wait_time`.
+#[doc(alias = "ASGIMiddleware")]
 pub struct AsgiHandler<S, B = Body> {
     service: Inner<S>,
     settings: Settings,
@@ -234,6 +235,7 @@ impl<S, B> AsgiLayer<S, B> {
     /// assert_eq!(std::io::read_to_string(response.into_body().into_reader())?, "mine");
     /// # Ok::<(), tower_wsgi::BoxError>(())
     /// ```
+    #[doc(alias = "loop")]
     #[must_use]
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.settings.runtime = Some(runtime);
@@ -306,6 +308,7 @@ where
     ///
     /// # Panics
     /// If `prefix` does not start with a slash, or is not the path of a URI.
+    #[doc(alias("prefix", "mount"))]
     #[must_use]
     pub fn at(mut self, prefix: &str) -> Self {
         self.prefix = prefix_of(prefix);

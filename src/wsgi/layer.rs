@@ -125,6 +125,7 @@ pub struct WsgiLayer<H = Adapter> {
 ///
 /// # Cancellation
 /// As [`WsgiLayer`] says.
+#[doc(alias("WSGIMiddleware", "WsgiToAsgi"))]
 pub struct WsgiService<H> {
     shared: Arc<Shared<H>>,
 }
@@ -262,6 +263,7 @@ impl<H: SyncHandler> WsgiLayer<H> {
     ///
     /// # Panics
     /// If `prefix` does not start with a slash, or is not the path of a URI.
+    #[doc(alias("prefix", "mount"))]
     #[must_use]
     pub fn at(mut self, prefix: &str) -> Self {
         self.prefix = prefix_of(prefix);
@@ -320,6 +322,7 @@ impl<H> WsgiLayer<H> {
     ///
     /// # Panics
     /// If `workers` is 0.
+    #[doc(alias("threads", "concurrency"))]
     #[must_use]
     pub fn workers(self, workers: usize) -> Self {
         self.pool(WorkerPool::new(workers))
@@ -381,6 +384,7 @@ impl<H> WsgiLayer<H> {
     /// # Ok(())
     /// # }
     /// ```
+    #[doc(alias("queue", "backlog"))]
     #[must_use]
     pub fn max_queued(mut self, requests: usize) -> Self {
         self.settings.max_queued = requests;
