@@ -12,6 +12,9 @@ mod future;
 mod layer;
 mod meter;
 mod produce;
+mod service;
+mod settings;
 
 pub use future::{ResponseFuture, WsgiFuture};
-pub use layer::{Wsgi, WsgiLayer, WsgiService};
+pub use layer::WsgiLayer;
+pub use service::{Wsgi, WsgiService};
