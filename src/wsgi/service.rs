@@ -42,16 +42,16 @@ use crate::view::split;
 /// Its settings are those of the layer: `WsgiLayer::adapter().workers(15).layer(report)`.
 ///
 /// # Errors
-/// The service has none. What fails is a response, which carries the [`Error`] as an extension.
+/// The service has none. What fails is a response, which carries the [`Error`](crate::Error) as an extension.
 ///
 /// # Cancellation
-/// As [`WsgiLayer`] says.
+/// As [`WsgiLayer`](crate::WsgiLayer#cancellation) says.
 #[doc(alias("WSGIMiddleware", "WsgiToAsgi"))]
 pub struct WsgiService<H> {
     pub(super) shared: Arc<Shared<H>>,
 }
 
-/// The service that [`WsgiLayer::new(app)`](WsgiLayer::new) makes of an inner service.
+/// The service that [`WsgiLayer::new(app)`](crate::WsgiLayer::new) makes of an inner service.
 ///
 /// ```
 /// use axum::{Router, routing::get};
