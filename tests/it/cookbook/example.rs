@@ -227,7 +227,12 @@ impl Client {
         if !body.is_empty() {
             write!(request, "Content-Length: {}\r\n", body.len()).expect("a string");
         }
-        self.0.get_mut().write_all((request + "\r\n" + body).as_bytes())?;
+        match self.0.get_mut().write_all((request + "\r\n" + body).as_bytes()) {
+            // The server has closed the connection: it may have answered before it had read all.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
+            sent => sent?,
+        }
         self.reply(method)
     }
 
